@@ -1,0 +1,3 @@
+from sa_upscale.cli import main
+
+main()
