@@ -6,11 +6,11 @@ side an output pixel depends on) and `parameters` (the keywords that rebuild it)
 `(N, 3, h, w)` or `(N, window, 3, h, w)` and returns `(N, 3, h * scale, w * scale)`.
 """
 
-import difflib
 import inspect
 
 from torch import nn
 
+from sa_upscale.errors import near
 from sa_upscale.models.compact import Compact
 
 GENERATORS: dict[str, type[nn.Module]] = {
@@ -24,15 +24,10 @@ def build(architecture: str, **parameters) -> nn.Module:
     Raises `ValueError` for an unknown name or keyword, with the nearest known ones.
     """
     if architecture not in GENERATORS:
-        raise ValueError(f"unknown architecture {architecture!r}; {_near(architecture, GENERATORS)}")
+        raise ValueError(f"unknown architecture {architecture!r}; {near(architecture, GENERATORS)}")
     network = GENERATORS[architecture]
     known = inspect.signature(network).parameters
     for keyword in parameters:
         if keyword not in known:
-            raise ValueError(f"{architecture} takes no {keyword!r}; {_near(keyword, known)}")
+            raise ValueError(f"{architecture} takes no {keyword!r}; {near(keyword, known)}")
     return network(**parameters)
-
-
-def _near(name: str, known) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
