@@ -84,18 +84,14 @@ def load(name_or_path: str, settings: typing.Sequence[str] = ()) -> Recipe:
     path = Path(name_or_path)
     if not path.is_file():
         if path.suffix == ".toml" or path.parent != Path():
-            raise UpscaleError(
-                f"{name_or_path}: no such recipe file; give a TOML file or one of: {', '.join(names())}"
-            )
+            raise UpscaleError(f"{name_or_path}: no such recipe file; give a TOML file or one of: {', '.join(names())}")
         if name_or_path not in names():
             raise UpscaleError(f"unknown recipe {name_or_path!r}; {near(name_or_path, names())}")
         path = resources.files("sa_upscale") / "recipes" / f"{name_or_path}.toml"
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UpscaleError(
-            f"{name_or_path}: not a TOML recipe ({error}); see the recipes of the package"
-        ) from None
+        raise UpscaleError(f"{name_or_path}: not a TOML recipe ({error}); see the recipes of the package") from None
     for setting in settings:
         _apply(table, setting)
     recipe = _read(Recipe, table, "")
@@ -106,9 +102,7 @@ def load(name_or_path: str, settings: typing.Sequence[str] = ()) -> Recipe:
 def names() -> list[str]:
     """The recipes that come with the package."""
     folder = resources.files("sa_upscale") / "recipes"
-    return sorted(
-        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
-    )
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def as_dict(recipe: Recipe) -> dict[str, typing.Any]:
@@ -154,9 +148,7 @@ def _convert(hint, value, key: str):
     if origin is types.UnionType:
         return None if value is None else _convert(arguments[0], value, key)
     if origin is tuple:
-        if not isinstance(value, list | tuple) or (
-            arguments[-1] is not Ellipsis and len(value) != len(arguments)
-        ):
+        if not isinstance(value, list | tuple) or (arguments[-1] is not Ellipsis and len(value) != len(arguments)):
             raise UpscaleError(f"recipe: {key} takes a list, not {value!r}")
         return tuple(_convert(arguments[0], item, key) for item in value)
     plain = origin or hint

@@ -31,9 +31,7 @@ class Compact(nn.Module):
     window = 1
     multiple = 1
 
-    def __init__(
-        self, scale: int = 4, features: int = 64, convs: int = 16, channels: int = 3, branches: bool = False
-    ):
+    def __init__(self, scale: int = 4, features: int = 64, convs: int = 16, channels: int = 3, branches: bool = False):
         super().__init__()
         self.scale, self.channels = scale, channels
         self.context = convs + 2
@@ -69,6 +67,16 @@ class Compact(nn.Module):
             state[f"body.{index}.bias"] = conv.bias.detach()
         plain.load_state_dict(state)
         return plain
+
+    def unfold(self, plain: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The state of this network that computes what the `plain` network's state does: the reverse of `fold`."""
+        state = dict(plain)
+        for index, conv in enumerate(self.body):
+            if isinstance(conv, BranchedConv) and f"body.{index}.weight" in plain:
+                branches = conv.kernel().detach() - conv.weight.detach()
+                state |= {f"body.{index}.{name}": value for name, value in conv.state_dict().items() if name != "bias"}
+                state[f"body.{index}.weight"] = plain[f"body.{index}.weight"] - branches
+        return state
 
 
 class BranchedConv(nn.Module):
