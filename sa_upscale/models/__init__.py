@@ -12,9 +12,15 @@ from torch import nn
 
 from sa_upscale.errors import near
 from sa_upscale.models.compact import Compact
+from sa_upscale.models.rrdbnet import RRDBNet
+from sa_upscale.models.srresnet import SRResNet
+from sa_upscale.models.vsrresnet import VSRResNet
 
 GENERATORS: dict[str, type[nn.Module]] = {
     "compact": Compact,
+    "rrdbnet": RRDBNet,
+    "srresnet": SRResNet,
+    "vsrresnet": VSRResNet,
 }
 
 

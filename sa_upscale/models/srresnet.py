@@ -1,0 +1,73 @@
+"""SRResNet without batch normalisation, the generator of adversarial feature matching."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+SLOPE = 0.2
+
+
+class SRResNet(nn.Module):
+    """Residual blocks at LR size with a skip around them all, then one sub-pixel ×2 stage for ×2, two for ×4.
+
+    Takes `(N, channels, h, w)` in [0, 1] and returns float32 `(N, channels, h * scale, w * scale)`,
+    unclamped.  Raises `ValueError` for a scale other than 2 or 4.
+
+    Reference: "Enhancing Perceptual Loss with Adversarial Feature Matching for Super-Resolution": 16 blocks
+    of 64 channels, LeakyReLU 0.2, no batch norm, MSRA initialisation × 0.1.  It names no kernel sizes; all
+    are 3×3 here.
+    """
+
+    window = 1
+    multiple = 1
+
+    def __init__(self, scale: int = 4, blocks: int = 16, features: int = 64, channels: int = 3):
+        super().__init__()
+        if scale not in (2, 4):
+            raise ValueError(f"SRResNet upscales by 2 or 4, not {scale}")
+        self.scale, self.channels = scale, channels
+        stages = scale // 2
+        # At LR size the first convolution, two a block, the one after the blocks and the first stage's
+        # reach one pixel each; the second stage's and the last one reach a half and a quarter at most, less
+        # than one together.
+        self.context = 2 * blocks + 3 + 1
+        self.parameters_dict = {"scale": scale, "blocks": blocks, "features": features, "channels": channels}
+        self.conv_first = _conv(channels, features)
+        self.body = nn.Sequential(*(ResidualBlock(features) for _ in range(blocks)))
+        self.conv_body = _conv(features, features)
+        self.upscale = nn.ModuleList(_conv(features, 4 * features) for _ in range(stages))
+        self.conv_last = _conv(features, channels)
+
+    def forward(self, lr: torch.Tensor) -> torch.Tensor:
+        x = _activate(self.conv_first(lr.to(self.conv_first.weight.dtype)))
+        x = x + self.conv_body(self.body(x))
+        for stage in self.upscale:
+            # The activation is the same before and after the shuffle, but in place it must not write into a
+            # view.
+            x = F.pixel_shuffle(_activate(stage(x)), 2)
+        return self.conv_last(x).float()
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with an activation between them, added to the input."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.conv1 = _conv(features, features)
+        self.conv2 = _conv(features, features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv2(_activate(self.conv1(x)))
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+    nn.init.kaiming_normal_(conv.weight, a=SLOPE)
+    nn.init.zeros_(conv.bias)
+    with torch.no_grad():
+        conv.weight *= 0.1
+    return conv
+
+
+def _activate(x: torch.Tensor) -> torch.Tensor:
+    return F.leaky_relu(x, SLOPE, inplace=True)
