@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from sa_upscale import checkpoints, config, data, losses, models
-from sa_upscale.degrade import bicubic
 from sa_upscale.errors import UpscaleError
 from sa_upscale.metrics import psnr_y
 
@@ -60,9 +59,9 @@ def fit(
     Raises `UpscaleError` for unusable data, a folder that holds another run, or a loss that is no longer finite.
     """
     state = _last_state(run, recipe, resume)
-    training, validation = _load_data(recipe, on_notice)
     torch.manual_seed(recipe.train.seed)
     generator = _generator(recipe, device)
+    training, validation = _load_data(recipe, generator.window, on_notice)
     average = copy.deepcopy(generator).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(generator.parameters(), lr=recipe.train.rate, betas=recipe.train.betas)
     terms = [(loss.get("weight", 1.0), _build_loss(loss)) for loss in recipe.losses]
@@ -75,7 +74,7 @@ def fit(
         first, best, seconds = state["step"], state["best"], state["seconds"]
     _prepare_folder(run, recipe, first)
     autocast = _autocast(device, recipe.train.precision)
-    sums, latest = torch.zeros(len(terms)), None
+    sums, counted, latest = torch.zeros(len(terms)), 0, None
     began = saved = time.monotonic()
 
     def spent() -> float:
@@ -107,6 +106,7 @@ def fit(
             optimizer.step()
             _follow(average, generator, recipe.train.ema)
             sums += torch.tensor([float(part.detach()) for part in parts])
+            counted += 1
 
             last = step == recipe.train.steps
             if step % recipe.train.validate_every == 0 or last:
@@ -116,10 +116,10 @@ def fit(
                     _export(run / "best.safetensors", average, recipe, step, spent(), latest)
                 _log(run, {"step": step, "psnr_y": round(latest, 4), "best": round(best, 4)})
             if step % recipe.train.log_every == 0 or last:
-                means = dict(zip(labels, (sums / ((step - 1) % recipe.train.log_every + 1)).tolist(), strict=True))
+                means = dict(zip(labels, (sums / counted).tolist(), strict=True))
+                sums, counted = torch.zeros(len(terms)), 0
                 _log(run, {"step": step, "rate": rate, "seconds": round(spent(), 1), **means})
                 on_progress(Progress(step, recipe.train.steps, rate, means, latest, best))
-                sums.zero_()
             if time.monotonic() - saved > recipe.train.save_every or last or interrupted():
                 save(step)
                 saved = time.monotonic()
@@ -183,7 +183,7 @@ def _prepare_folder(run: Path, recipe: config.Recipe, first: int) -> None:
 
 @contextlib.contextmanager
 def _interrupts():
-    """Hold Ctrl-C back until a step is whole: yields a function that says whether it was pressed.  A second one acts."""
+    """Hold Ctrl-C back until a step is whole: yields a function that says if it was pressed.  A second one acts at once."""
     pressed = False
 
     def press(number, frame) -> None:
@@ -201,21 +201,22 @@ def _interrupts():
         signal.signal(signal.SIGINT, before)
 
 
-def _load_data(recipe: config.Recipe, on_notice):
+def _load_data(recipe: config.Recipe, window: int, on_notice):
     if not recipe.data.folders:
-        raise UpscaleError("no training pictures; name one or more folders with --data")
-    files = data.pictures(recipe.data.folders)
+        raise UpscaleError("no training data; name one or more folders with --data")
+    find = data.pictures if window == 1 else data.clips
+    files = find(recipe.data.folders)
     if recipe.data.validation:
-        kept = data.pictures([recipe.data.validation])
+        kept = find([recipe.data.validation])
     else:
         files, kept = data.hold_out(files, recipe.data.holdout)
-    scale = recipe.model.scale
-    pairs = []
-    for file in kept:
-        hr = data.read_rgb(file)
-        hr = hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
-        pairs.append(tuple(torch.from_numpy(x).movedim(-1, -3)[None] for x in (bicubic(hr, scale), hr)))
-    return data.Photos(files, scale=scale, patch=recipe.data.patch, on_notice=on_notice), pairs
+    sizes = {"scale": recipe.model.scale, "patch": recipe.data.patch}
+    if window == 1:
+        source = data.Photos(files, **sizes, on_notice=on_notice)
+    else:
+        source = data.Clips(files, **sizes, window=window)
+    pairs = [tuple(torch.from_numpy(x).movedim(-1, -3)[None] for x in pair) for pair in source.validation(kept)]
+    return source, pairs
 
 
 def _generator(recipe: config.Recipe, device: str) -> nn.Module:

@@ -1,3 +1,4 @@
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -117,3 +118,51 @@ def test_an_error_in_the_preparing_thread_reaches_the_caller():
 
     with pytest.raises(UpscaleError, match="none of the training"):
         next(data.batches(Broken(), 2, seed=0))
+
+
+def write_clip(file, frames):
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def clip_folder(tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for index in range(2):
+        frames = np.random.default_rng(index).integers(0, 256, (6, 32, 40, 3), dtype=np.uint8)
+        write_clip(folder / f"{index}.mkv", frames)
+    return folder
+
+
+def test_windows_of_clips_hold_neighbouring_frames(clip_folder):
+    clips = data.Clips(data.clips([clip_folder])[:1], scale=4, patch=16, window=5)
+    frames = np.random.default_rng(0).integers(0, 256, (6, 32, 40, 3), dtype=np.uint8)
+    lows = np.stack([bicubic(frame, 4) for frame in frames])
+    for index, (lr, hr) in enumerate(clips.validation(clips.files, frames=6)):
+        np.testing.assert_array_equal(hr, frames[index])
+        np.testing.assert_array_equal(lr, lows[[min(max(index + offset, 0), 5) for offset in range(-2, 3)]])
+    seen = set()
+    for index in range(60):
+        lr, hr = clips.sample(np.random.default_rng(index))
+        assert (lr.shape, hr.shape) == ((5, 4, 4, 3), (16, 16, 3))
+        for which in range(8):
+            order = [
+                next((t for t in range(6) if contains(lows[t], data.augment(low, low, which)[0])), None) for low in lr
+            ]
+            if None not in order:
+                seen.add(tuple(order))
+                break
+        else:
+            pytest.fail("a window holds a crop that is in no frame")
+    forwards = {tuple(data.around(middle, 6, 5)) for middle in range(6)}
+    assert seen == forwards | {order[::-1] for order in forwards}
+
+
+def test_clips_smaller_than_a_crop_are_refused(clip_folder):
+    with pytest.raises(UpscaleError, match="40x32 is smaller than a crop"):
+        data.Clips(data.clips([clip_folder]), scale=4, patch=64, window=5)

@@ -1,0 +1,548 @@
+"""The command line.  Each command parses, calls one task and prints; nothing else in the package prints.
+
+Tasks are imported inside the commands, so that `--help` and `models list` answer without torch.
+"""
+
+import contextlib
+import dataclasses
+import enum
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sa_upscale import __version__
+from sa_upscale.errors import UpscaleError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Upscale photos and videos, and train the networks that do it.",
+    epilog="Try: sa-upscale image photo.jpg",
+)
+models_app = typer.Typer(no_args_is_help=True, help="List, inspect, fetch and verify checkpoints.")
+app.add_typer(models_app, name="models")
+
+
+class Precision(enum.StrEnum):
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+def main() -> None:
+    """Run the command line and exit: 0 all done, 1 something failed, 2 wrong command line, 130 interrupted."""
+    try:
+        code = app(standalone_mode=False)
+    except UpscaleError as error:
+        code = _fail(str(error), 1)
+    except typer.TyperException as error:
+        # Typer would draw a box of several lines around it.
+        code = _fail(error.format_message(), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        code = _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read the output has gone; what is left in the buffer must not raise again at exit.
+        sys.stdout = None
+        code = 1
+    sys.exit(code)
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"sa-upscale: {text}" if "\n" not in text else text, file=sys.stderr)
+    return code
+
+
+def _scale(text: str | float) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number; give one from 1 to 8, such as 4 or 2.5") from None
+    if not 1 <= scale <= 8:
+        raise typer.BadParameter(f"{text} is out of range; give a scale from 1 to 8")
+    return scale
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"sa-upscale {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Upscale photos and videos, and train the networks that do it."""
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A checkpoint or family of `models list`, or a file.", metavar="NAME|PATH")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the fastest there is by default.", show_default=False)
+]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option(help="The type to compute in; the fastest that is safe by default.")
+]
+TileOption = Annotated[
+    int | None, typer.Option(min=16, help="Side of the tiles in source pixels; chosen from free memory by default.")
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Progress and results as JSON lines on stdout (stderr when the picture goes there)."),
+]
+
+
+@app.command()
+def image(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Pictures, folders of pictures, or - for stdin.", metavar="INPUT...")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="A file, a folder, or - for stdout; beside the input by default."),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option("--scale", "-x", parser=_scale, metavar="1…8", help="How many times as wide and high.")
+    ] = 4.0,
+    model: ModelOption = "compact",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    tile: TileOption = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Take folders with all below them; the tree is mirrored.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out what has a whole result already.")
+    ] = False,
+    format: Annotated[
+        str | None, typer.Option("--format", "-f", help="png, jpeg, webp, tiff or bmp; the input's by default.")
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Of JPEG and WebP; no worse than the input's by default.")
+    ] = None,
+    suffix: Annotated[str | None, typer.Option(help="Put between name and ending; _x4 and so on by default.")] = None,
+    json_lines: JsonOption = False,
+) -> None:
+    """Upscale pictures.
+
+    in.png becomes in_x4.png beside it.  Depth, transparency, colour profile, EXIF and orientation are kept.
+    """
+    if "-" in inputs and len(inputs) > 1:
+        raise typer.BadParameter("- (stdin) cannot be mixed with other inputs")
+    if output == "-" and (len(inputs) > 1 or Path(inputs[0]).is_dir()):
+        raise typer.BadParameter("stdout (-o -) takes one picture, not several")
+    from sa_upscale import upscale
+
+    to_stdout = output == "-" or (output is None and inputs == ["-"])
+    say = _Voice(json_lines, sys.stderr if to_stdout else sys.stdout)
+    options = {"scale": scale, "suffix": suffix, "format": format, "recursive": recursive}
+    piped = to_stdout or inputs == ["-"]
+    jobs = (
+        [] if piped else upscale.plan_jobs(inputs, output, **options, skip_existing=skip_existing, on_notice=say.notice)
+    )
+    with say.progress() as progress:
+        upscaler = upscale.Upscaler(
+            model,
+            scale,
+            device=device,
+            precision=precision,
+            tile=tile,
+            on_notice=say.notice,
+            on_download=lambda *bytes: progress(*bytes, f"fetching {model}"),
+        )
+        if piped:
+            source = sys.stdin.buffer.read() if inputs == ["-"] else Path(inputs[0])
+            target = sys.stdout.buffer if to_stdout else Path(output)
+            say.picture(upscaler.image_file(source, target, format=format, quality=quality, on_progress=progress))
+            return
+        shown = _over_all(jobs, progress)
+        results = upscale.run_jobs(jobs, upscaler, quality=quality, on_progress=shown, on_result=say.picture)
+    failed = sum(result.error is not None for result in results)
+    if len(results) > 1:
+        done = f"{len(results) - failed} of {len(results)} done" + (f", {failed} failed" if failed else "")
+        say.tell({"event": "summary", "done": len(results) - failed, "failed": failed}, done)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def video(
+    source: Annotated[Path, typer.Argument(help="A video file.", metavar="INPUT")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file or a folder; beside the input by default.")
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale",
+            "-x",
+            parser=_scale,
+            metavar="1…8",
+            help="How many times as wide and high; 4, or 2 where 4 would pass 4096 pixels.",
+            show_default=False,
+        ),
+    ] = None,
+    model: ModelOption = "compact",
+    codec: Annotated[str | None, typer.Option(help="libx264, libx265, libsvtav1 …; by container by default.")] = None,
+    crf: Annotated[int | None, typer.Option(min=0, help="Quality; lower is better and larger.")] = None,
+    preset: Annotated[str | None, typer.Option(help="The encoder's speed preset.")] = None,
+    start: Annotated[float | None, typer.Option(min=0, help="Begin at this second.")] = None,
+    duration: Annotated[float | None, typer.Option(min=0, help="Take this many seconds.")] = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    tile: TileOption = None,
+    json_lines: JsonOption = False,
+) -> None:
+    """Upscale a video.
+
+    clip.mp4 becomes clip_x4.mp4 beside it.  Sound, subtitles, chapters and every timestamp are kept.
+    """
+    from sa_upscale import checkpoints, video
+    from sa_upscale.engine import Engine
+
+    say = _Voice(json_lines, sys.stdout)
+    if scale is None:
+        scale = video.default_scale(source)
+        say.notice(f"{source.name}: upscaling x{scale:g}; choose another scale with -x")
+    target = video.default_target(source, scale)
+    if output is not None:
+        target = output / target.name if output.is_dir() else output
+    with say.progress() as progress:
+        fetching = lambda *bytes: progress(*bytes, f"fetching {model}")  # noqa: E731
+        checkpoint = checkpoints.load(model, scale, "video", on_progress=fetching, on_notice=say.notice)
+        engine = Engine(checkpoint.model, device=device, precision=precision, tile=tile, on_notice=say.notice)
+        result = video.upscale_file(
+            source,
+            target,
+            engine,
+            scale=scale,
+            codec=codec,
+            crf=crf,
+            preset=preset,
+            start=start,
+            duration=duration,
+            on_progress=lambda done, total: progress(done, total, source.name),
+            on_notice=say.notice,
+        )
+    say.clip(result)
+    if not result.complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    models: Annotated[
+        list[str], typer.Option("--model", "-m", metavar="NAME|PATH", help="A checkpoint, or bicubic; again for more.")
+    ],
+    hr: Annotated[Path, typer.Option("--data", help="A folder of HR pictures, or of folders of frames.")],
+    lr: Annotated[Path | None, typer.Option(help="Their LR; made of the HR by bicubic reduction by default.")] = None,
+    scale: Annotated[int, typer.Option("--scale", "-x", min=1, max=8)] = 4,
+    metrics: Annotated[str, typer.Option(help="A list with commas: psnr-y, psnr.")] = "psnr-y,psnr",
+    border: Annotated[
+        int | None, typer.Option(min=0, help="Pixels left out on each side; the scale by default.")
+    ] = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    json_lines: JsonOption = False,
+) -> None:
+    """Measure checkpoints on pictures whose HR is known."""
+    from sa_upscale import evaluate
+
+    say = _Voice(json_lines, sys.stdout)
+    names = [name.strip() for name in metrics.split(",")]
+    with say.progress() as progress:
+        scores = evaluate.evaluate(
+            models,
+            hr,
+            lr,
+            scale=scale,
+            metrics=names,
+            border=border,
+            device=device,
+            precision=precision,
+            on_progress=progress,
+        )
+    if json_lines:
+        for score in scores:
+            say.tell({"event": "result", **dataclasses.asdict(score)}, "")
+        return
+    rows = [[score.method, *(f"{score.means[name]:.4f}" for name in names), f"{score.seconds:.1f}"] for score in scores]
+    _draw(["method", *names, "seconds"], rows)
+
+
+@models_app.command("list")
+def models_list(json_lines: JsonOption = False) -> None:
+    """List every checkpoint: its scale, size, and whether it is here, to fetch, or not published yet."""
+    from sa_upscale import checkpoints
+
+    rows = checkpoints.listing()
+    if json_lines:
+        for row in rows:
+            size = {"size": row.size, "path": row.path and str(row.path)}
+            about = {"kind": row.entry.kind, "licence": row.entry.licence, "description": row.entry.description}
+            print(json.dumps({"name": row.entry.name, "scale": row.entry.scale, "where": row.where, **size, **about}))
+        return
+    about = ((row.entry, row.where, row.size) for row in rows)
+    _draw(
+        ["name", "scale", "for", "where", "size", "licence", "what it is"],
+        [
+            [entry.name, f"x{entry.scale}", entry.kind, where, _bytes(size), entry.licence, entry.description]
+            for entry, where, size in about
+        ],
+    )
+
+
+@models_app.command("info")
+def models_info(name: Annotated[str, typer.Argument(metavar="NAME|PATH")], json_lines: JsonOption = False) -> None:
+    """Show all that is known of one checkpoint."""
+    from sa_upscale import checkpoints
+
+    info = checkpoints.info(name)
+    facts = {"where": info.where, "path": info.path and str(info.path), "sha256": info.sha256, "size": info.size}
+    if info.entry is not None:
+        entry = dataclasses.asdict(info.entry)
+        facts = {key: value for key, value in entry.items() if value not in (None, "")} | facts
+    facts |= {"weights": info.weights, "types": ", ".join(info.dtypes)} | info.metadata
+    if json_lines:
+        print(json.dumps(facts))
+        return
+    shown = {key: _bytes(value) if key == "size" else str(value) for key, value in facts.items() if value}
+    _draw(["fact", "value"], [[key, value] for key, value in shown.items()])
+
+
+@models_app.command("fetch")
+def models_fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")], json_lines: JsonOption = False
+) -> None:
+    """Download checkpoints into the Hub's cache, checked against their sha256, and print where they are."""
+    from sa_upscale import checkpoints
+
+    say = _Voice(json_lines, sys.stdout)
+    with say.progress() as progress:
+
+        def received(name: str, done: int, total: int | None) -> None:
+            progress(done, total, name)
+
+        files = checkpoints.fetch(names, on_progress=received, on_notice=say.notice)
+    for name, file in files.items():
+        say.tell({"event": "result", "name": name, "path": str(file)}, f"{name}: {file}")
+
+
+@models_app.command("verify")
+def models_verify(json_lines: JsonOption = False) -> None:
+    """Check every checkpoint file on this machine against its sha256."""
+    from sa_upscale import checkpoints
+
+    say = _Voice(json_lines, sys.stdout)
+    verdicts = checkpoints.verify()
+    for verdict in verdicts:
+        where = f"  {verdict.path}" if verdict.path else ""
+        facts = {"event": "result", "name": verdict.name, "state": verdict.state}
+        say.tell(facts | {"path": verdict.path and str(verdict.path)}, f"{verdict.name}: {verdict.state}{where}")
+    if any(verdict.state == "corrupt" for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@models_app.command("path")
+def models_path(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Print where a checkpoint's file is, fetching it first if need be."""
+    from sa_upscale import checkpoints
+
+    print(checkpoints.path(name, on_notice=_Voice(False, sys.stderr).notice))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Option("--config", "-c", help="A recipe of the package or a TOML file.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="A folder of HR pictures or clips; again for more, twice to draw from it twice."),
+    ] = None,
+    validation: Annotated[Path | None, typer.Option(help="A folder of HR files to choose the best weights by.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field, such as train.steps=1000.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The run's folder; runs/<recipe>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last state.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    json_lines: JsonOption = False,
+) -> None:
+    """Train a network by a recipe.
+
+    Ctrl-C saves; --resume goes on to the same weights as if the run had never stopped.
+    """
+    from sa_upscale import config
+
+    settings = list(settings or [])
+    if data:
+        settings.append(f"data.folders={json.dumps([str(folder) for folder in data])}")
+    if validation:
+        settings.append(f"data.validation={json.dumps(str(validation))}")
+    chosen = config.load(recipe, settings)
+    run = output or Path("runs") / Path(recipe).stem
+    say = _Voice(json_lines, sys.stdout)
+
+    from sa_upscale import train
+
+    with say.progress() as progress:
+        try:
+            outcome = train.fit(
+                chosen,
+                run,
+                resume=resume,
+                device=device,
+                on_progress=lambda report: progress(report.step, report.steps, _standing(report)),
+                on_notice=say.notice,
+            )
+        except KeyboardInterrupt:
+            raise UpscaleError("interrupted; the state is saved, go on with the same command and --resume") from None
+    say.tell(
+        {"event": "result", "steps": outcome.steps, "psnr_y": outcome.best, "path": str(outcome.file)},
+        f"{outcome.steps} steps, best validation {outcome.best:.2f} dB PSNR-Y: {outcome.file}",
+    )
+
+
+def _standing(report) -> str:
+    terms = ", ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
+    return terms + ("" if report.best is None else f", best {report.best:.2f} dB")
+
+
+class _Voice:
+    """How one command speaks: lines for a person, or JSON lines for a script, on `stream`; notices go to stderr."""
+
+    def __init__(self, json_lines: bool, stream):
+        self._json, self._stream = json_lines, stream
+
+    def tell(self, facts: dict, text: str, *, failed: bool = False) -> None:
+        """One result: `facts` as a JSON line, or `text`, on stderr if it `failed`."""
+        if self._json:
+            print(json.dumps(facts), file=self._stream, flush=True)
+        else:
+            print(text, file=sys.stderr if failed else self._stream, flush=True)
+
+    def notice(self, text: str) -> None:
+        """Something to know that is no failure."""
+        self.tell({"event": "notice", "text": text}, text, failed=True)
+
+    def picture(self, result) -> None:
+        """The `upscale.Result` of one picture."""
+        source, target = result.source or "stdin", result.target or "stdout"
+        facts = {"event": "error" if result.error else "result", **dataclasses.asdict(result)}
+        facts |= {"source": str(source), "target": str(target), "seconds": round(result.seconds, 3)}
+        if result.error:
+            line = result.error if str(source) in result.error else f"{source}: {result.error}"
+            self.tell(facts, f"sa-upscale: {line}", failed=True)
+            return
+        done = "there already" if result.skipped else f"{result.seconds:.1f} s"
+        self.tell(facts, f"{target}  {result.width}x{result.height}  {done}")
+        for warning in result.warnings:
+            self.notice(f"{source}: {warning}")
+
+    def clip(self, result) -> None:
+        """The `video.VideoResult` of one clip."""
+        facts = {"event": "result", **dataclasses.asdict(result)}
+        facts |= {"source": str(result.source), "target": str(result.target)}
+        self.tell(
+            facts,
+            f"{result.target}  {result.width}x{result.height}  {result.frames_out} of {result.frames_in} frames  "
+            f"{result.duration_out:.3f} of {result.duration_in:.3f} s  {result.codec} {result.pixel_format}",
+        )
+        if not result.complete:
+            self.tell(
+                {"event": "error", "error": "incomplete"}, f"sa-upscale: {result.source}: incomplete", failed=True
+            )
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Callable]:
+        """Yield `progress(done, total, label="")`: JSON lines, or a bar once it has gone on for a second."""
+        if self._json:
+            yield _throttled(lambda done, total, label: self.tell(_progress_facts(done, total, label), ""))
+        elif sys.stderr.isatty():
+            with _bar() as draw:
+                yield draw
+        else:
+            yield lambda done, total, label="": None
+
+
+def _over_all(jobs: list, progress: Callable) -> Callable:
+    """Progress of one of several jobs as progress of all: the bar counts files, its label names the current one."""
+    places = {id(job): index for index, job in enumerate(jobs)}
+
+    def report(job, done: int, total: int) -> None:
+        progress(places[id(job)] + done / total, len(jobs), job.source.name)
+
+    return report
+
+
+def _progress_facts(done: float, total: float | None, label: str) -> dict:
+    return {"event": "progress", "done": round(done, 3), "total": total} | ({"label": label} if label else {})
+
+
+def _throttled(report: Callable, seconds: float = 0.2) -> Callable:
+    """Pass on a report now and then, and always the last."""
+    last = 0.0
+
+    def progress(done, total, label="") -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            report(done, total, label)
+
+    return progress
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable]:
+    """A progress bar on stderr that appears after a second and leaves nothing behind."""
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.TaskProgressColumn(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    bar = rich_progress.Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("", total=None)
+    began = time.monotonic()
+
+    def draw(done, total, label="") -> None:
+        if not bar.live.is_started and time.monotonic() - began >= 1:
+            bar.start()
+        bar.update(task, completed=done, total=total, description=label)
+
+    try:
+        yield draw
+    finally:
+        bar.stop()
+
+
+def _draw(columns: list[str], rows: list[list[str]]) -> None:
+    """A table: framed in a terminal, tab-separated with every cell whole when the output goes to a file or pipe."""
+    if not sys.stdout.isatty():
+        print("\n".join("\t".join(row) for row in [columns, *rows]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "scale"))
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _bytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:.1f} MB"
