@@ -1,0 +1,501 @@
+import dataclasses
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from sa_upscale import media, video
+from sa_upscale.errors import UpscaleError
+
+from .clips import BT601, BT709, BT2020, Clip, Nearest, flat_frame, make, payload, shown, times, upscale
+
+RED = (200, 40, 30)
+VFR = [100, 400, 1300, 1301, 2000, 5000, 5512, 9000]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def leftovers(folder):
+    return sorted(path.name for path in folder.iterdir() if ".part" in path.name or "unchecked" in path.name)
+
+
+# --- frames and times ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [1, 5])
+def test_every_frame_comes_out_once_at_its_own_time(tmp_path, window):
+    source = make(tmp_path / "clip.mp4", Clip(pts=VFR))
+    engine = Nearest(window=window)
+    result = upscale(source, tmp_path / "out.mp4", engine, codec="libx264", preset="medium")
+    assert (result.frames_in, result.frames_out, result.complete) == (8, 8, True)
+    assert times(result.target) == [Fraction(pts, 12288) for pts in VFR] == times(source)
+    assert engine.prepared == 8
+    reds = [shown(result.target, index)[0] for index in range(8)]
+    assert np.abs(np.array(reds) - [30 + 20 * index for index in range(8)]).max() <= 2.5
+    with av.open(str(result.target)) as container:
+        order = [packet.pts for packet in container.demux(video=0) if packet.size]
+    assert order != sorted(order), "the encoder should have used B-frames"
+
+
+def test_each_window_holds_the_frames_around_its_own(tmp_path):
+    engine = Nearest(window=5)
+    upscale(make(tmp_path / "clip.mp4"), tmp_path / "out.mp4", engine)
+    expected = [[min(max(at, 0), 7) for at in range(t - 2, t + 3)] for t in range(8)]
+    assert engine.windows == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_shortest_clips(tmp_path, count, suffix):
+    source = make(tmp_path / f"clip{suffix}", Clip([RED] * count))
+    result = upscale(source, tmp_path / f"out{suffix}", Nearest(window=5))
+    assert (result.frames_in, result.frames_out) == (count, count)
+    assert times(result.target) == times(source)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+def test_every_container_keeps_times_and_length(tmp_path, suffix):
+    source = make(tmp_path / "clip.mp4", Clip(pts=VFR))
+    result = upscale(source, tmp_path / f"out{suffix}")
+    tick = 0 if suffix in (".mp4", ".mov") else 0.0005 + 1e-9  # Matroska counts milliseconds
+    drift = [abs(float(b - a)) for a, b in zip(times(source), times(result.target), strict=True)]
+    assert max(drift) <= tick
+    assert abs(result.duration_out - result.duration_in) <= 1 / 24
+
+
+def test_avi_is_read(tmp_path):
+    clip = Clip(codec="mpeg4", options={"bf": "2", "qscale": "2"}, time_base=Fraction(1, 24))
+    source = make(tmp_path / "clip.avi", clip)
+    result = upscale(source, tmp_path / "out.mkv")
+    assert (result.frames_out, result.complete) == (8, True)
+    gaps = np.diff([float(at) for at in times(result.target)])
+    assert gaps == pytest.approx(1 / 24, abs=0.001)
+
+
+def test_a_first_time_below_zero_stays(tmp_path):
+    clip = Clip(audio=1, pts=[-1024 + 512 * i for i in range(8)])
+    source = make(tmp_path / "clip.mp4", clip)
+    result = upscale(source, tmp_path / "out.mp4")
+    assert times(result.target) == times(source)
+    assert payload(result.target, "audio") == payload(source, "audio")
+
+
+def test_only_the_part_asked_for(tmp_path):
+    source = make(tmp_path / "clip.mp4", Clip(audio=1))
+    result = upscale(source, tmp_path / "out.mp4", start=0.125, duration=0.125)
+    assert (result.frames_in, result.frames_out) == (3, 3)
+    assert times(result.target) == [Fraction(i, 24) for i in range(3)]
+    assert abs(shown(result.target)[0] - 90) <= 2.5
+    whole = payload(source, "audio")
+    part = payload(result.target, "audio")
+    assert part == [(at - Fraction(1, 8), data) for at, data in whole if Fraction(1, 8) <= at < Fraction(1, 4)]
+    with pytest.raises(UpscaleError, match="after the end"):
+        upscale(source, tmp_path / "none.mp4", start=3)
+
+
+def test_progress_counts_to_the_total(tmp_path):
+    seen = []
+    upscale(make(tmp_path / "clip.mp4"), tmp_path / "out.mp4", on_progress=lambda *args: seen.append(args))
+    assert seen == [(done, 8) for done in range(1, 9)]
+
+
+# --- everything else in the container ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_sound_is_copied_bit_for_bit_and_in_time(tmp_path, suffix):
+    clip = Clip(audio=2, audio_delay=Fraction(1, 50), pts=[500 + 512 * i for i in range(8)])
+    source = make(tmp_path / f"clip{suffix}", clip)
+    result = upscale(source, tmp_path / f"out{suffix}")
+    assert result.streams_copied == 2
+    for index in range(2):
+        assert len(payload(source, "audio", index)) > 10
+        assert payload(result.target, "audio", index) == payload(source, "audio", index)
+    with av.open(str(result.target)) as container:
+        assert [stream.language for stream in container.streams.audio] == ["eng", "fra"]
+        # QuickTime files have no "forced"
+        assert [int(stream.disposition) for stream in container.streams.audio] == [1, 0 if suffix == ".mov" else 64]
+
+
+def test_sound_and_pictures_alternate_in_the_file(tmp_path):
+    colours = [((7 * i) % 200, 90, 90) for i in range(72)]
+    source = make(tmp_path / "clip.mkv", Clip(colours, audio=1, audio_seconds=3))
+    result = upscale(source, tmp_path / "out.mkv")
+    with av.open(str(result.target)) as container:
+        stamps = [float(packet.dts * packet.time_base) for packet in container.demux() if packet.dts is not None]
+    assert max(before - after for before, after in itertools.pairwise(stamps)) < 0.5
+
+
+def test_subtitles_chapters_and_metadata_are_kept(tmp_path):
+    chapters = [
+        {"id": 1, "start": 0, "end": 150, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}},
+        {"id": 2, "start": 150, "end": 333, "time_base": Fraction(1, 1000), "metadata": {"title": "Two"}},
+    ]
+    clip = Clip(subtitles=True, audio=1, chapters=chapters, metadata={"title": "A film", "artist": "Someone"})
+    source = make(tmp_path / "clip.mkv", clip)
+    result = upscale(source, tmp_path / "out.mkv")
+    assert result.warnings == ()
+    assert payload(result.target, "subtitle") == payload(source, "subtitle")
+    with av.open(str(result.target)) as container:
+        assert container.metadata["title"] == "A film"
+        found = [(c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]) for c in container.chapters()]
+    assert found == [
+        (0, Fraction(150, 1000), {"title": "One"}),
+        (Fraction(150, 1000), Fraction(333, 1000), {"title": "Two"}),
+    ]
+
+
+def test_chapters_are_cut_with_the_pictures(tmp_path):
+    chapters = [
+        {"id": 1, "start": 0, "end": 100, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}},
+        {"id": 2, "start": 100, "end": 333, "time_base": Fraction(1, 1000), "metadata": {"title": "Two"}},
+    ]
+    source = make(tmp_path / "clip.mkv", Clip(chapters=chapters))
+    result = upscale(source, tmp_path / "out.mkv", start=0.125, duration=0.125)
+    with av.open(str(result.target)) as container:
+        found = [(c["start"] * c["time_base"], c["end"] * c["time_base"]) for c in container.chapters()]
+    assert found == [(0, Fraction(125, 1000))]
+
+
+def test_what_the_container_cannot_hold_is_said(tmp_path):
+    source = make(tmp_path / "clip.mkv", Clip(subtitles=True))
+    notices = []
+    result = upscale(source, tmp_path / "out.mp4", on_notice=notices.append)
+    assert result.complete
+    assert len(notices) == 1
+    assert "subtitle" in notices[0]
+    assert result.warnings == tuple(notices)
+
+
+def test_sound_the_container_cannot_hold_stops_the_run(tmp_path):
+    source = make(tmp_path / "clip.mp4", Clip(audio=1))
+    with pytest.raises(UpscaleError, match=r"aac audio.*\.mkv"):
+        upscale(source, tmp_path / "out.webm")
+    assert leftovers(tmp_path) == []
+    assert not (tmp_path / "out.webm").exists()
+
+
+def test_opus_is_copied_into_webm(tmp_path):
+    source = make(tmp_path / "clip.webm", Clip(audio=1, codec="libvpx-vp9", options={"crf": "10"}))
+    result = upscale(source, tmp_path / "out.webm")
+    assert result.codec == "libvpx-vp9"
+    assert payload(result.target, "audio") == payload(source, "audio")
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_rotation_is_kept_not_applied(tmp_path, rotation, suffix):
+    source = make(tmp_path / "clip.mp4", Clip(rotation=rotation))
+    result = upscale(source, tmp_path / f"out{suffix}")
+    assert (result.width, result.height) == (128, 96)
+    turns = []
+    for path in (source, result.target):
+        with av.open(str(path)) as container:
+            turns.append(next(container.decode(video=0)).rotation % 360)
+    assert turns == [rotation, rotation]
+
+
+def test_pixel_shape_is_kept(tmp_path):
+    source = make(tmp_path / "clip.mp4", Clip(sample_aspect=Fraction(64, 45)))
+    result = upscale(source, tmp_path / "out.mp4")
+    assert media.probe(result.target).sample_aspect == Fraction(64, 45)
+
+
+# --- colour and size -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le"])
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("matrix", [BT601, BT709, BT2020])
+def test_colour_survives_decode_encode_decode(tmp_path, matrix, full_range, pixel_format):
+    clip = Clip([RED] * 3, matrix=matrix, full_range=full_range, pixel_format=pixel_format)
+    result = upscale(make(tmp_path / "clip.mp4", clip), tmp_path / "out.mp4")
+    after = media.probe(result.target)
+    assert (after.colour.matrix, after.colour.full_range) == (matrix, full_range)
+    assert after.depth == (10 if pixel_format.endswith("10le") else 8)
+    assert np.abs(shown(result.target) - RED).max() <= 2
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p"])
+def test_untagged_colour_means_the_same_at_the_larger_size(tmp_path, pixel_format):
+    """A small clip without tags is BT.601; its result would be taken for BT.709 if it did not say otherwise."""
+    clip = Clip([RED] * 2, 320, 240, matrix=None, pixel_format=pixel_format)
+    assert int(flat_frame(clip, RED).colorspace) == 2
+    result = upscale(make(tmp_path / "clip.mp4", clip), tmp_path / "out.mp4", Nearest(4), scale=4)
+    assert (result.width, result.height) == (1280, 960)
+    assert media.probe(result.target).colour.matrix == BT601
+    assert np.abs(shown(result.target) - RED).max() <= 2
+
+
+@pytest.mark.parametrize("scale", [1, 1.5, 2, 2.7, 3, 4])
+def test_any_scale_down_from_the_networks_own(tmp_path, scale):
+    source = make(tmp_path / "clip.mp4", Clip([RED]))
+    result = upscale(source, tmp_path / "out.mp4", Nearest(4), scale=scale)
+    expected = [round(64 * scale) // 2 * 2, round(48 * scale) // 2 * 2]
+    assert [result.width, result.height] == expected
+    assert np.abs(shown(result.target) - RED).max() <= 2
+
+
+def test_two_networks_one_after_the_other(tmp_path):
+    first, second = Nearest(4, window=5), Nearest(2)
+    result = upscale(make(tmp_path / "clip.mp4", Clip([RED])), tmp_path / "out.mp4", [first, second], scale=6)
+    assert (result.width, result.height) == (384, 288)
+    assert first.prepared == 1
+
+
+def test_odd_sizes_lose_one_row_not_their_sharpness(tmp_path):
+    source = make(tmp_path / "odd.mkv", Clip([RED], 31, 23, pixel_format="yuv444p"))
+    notices = []
+    result = upscale(source, tmp_path / "out.mp4", Nearest(3), scale=3, on_notice=notices.append)
+    assert (result.width, result.height) == (92, 68)
+    assert "93x69" in notices[0]
+
+
+def test_fit_cuts_one_row_and_averages_more():
+    stripes = np.zeros((8, 8, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert (video.fit(stripes, 7, 8) == stripes[:, :7]).all()
+    assert (video.fit(stripes, 4, 4) == 100).all()
+    deep = np.full((8, 8, 3), 51_400, np.uint16)
+    assert (video.fit(deep, 5, 5) == 51_400).all()
+
+
+@pytest.mark.parametrize(("size", "scale"), [((64, 48), 4), ((1024, 48), 4), ((1026, 48), 2), ((48, 1026), 2)])
+def test_default_scale_stays_within_4096(tmp_path, size, scale):
+    assert video.default_scale(make(tmp_path / "clip.mkv", Clip([RED], *size))) == scale
+
+
+def test_where_the_result_goes(tmp_path):
+    assert video.target_for(Path("a/clip.mp4"), None, 4) == Path("a/clip_x4.mp4")
+    assert video.target_for(Path("clip.avi"), None, 2.5) == Path("clip_x2.5.mkv")
+    assert video.target_for(Path("a/clip.mp4"), tmp_path, 2.0) == tmp_path / "clip_x2.mp4"
+    assert video.target_for(Path("a/clip.mp4"), tmp_path / "b.mkv", 2) == tmp_path / "b.mkv"
+
+
+# --- failures ------------------------------------------------------------------------------------------------------
+
+
+class Broken(Nearest):
+    """Fails at the third frame with what it is given."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def run_prepared(self, frames):
+        if len(self.windows) == 2:
+            raise self.error
+        return super().run_prepared(frames)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    colours = [((7 * i) % 200, 90, 90) for i in range(60)]
+    return make(tmp_path / "clip.mp4", Clip(colours, audio=1))
+
+
+def threads():
+    return [thread.name for thread in threading.enumerate() if thread.name in ("decode", "encode")]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("network"), KeyboardInterrupt(), UpscaleError("memory")])
+def test_a_failing_network_leaves_nothing_behind(clip, tmp_path, error):
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"an earlier result")
+    with pytest.raises(type(error)):
+        upscale(clip, target, Broken(error))
+    assert target.read_bytes() == b"an earlier result"
+    assert leftovers(tmp_path) == []
+    assert threads() == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "method"), [(media, "to_rgb"), (media.Writer, "write_frame"), (media.Writer, "write_packet")]
+)
+def test_a_failing_thread_is_heard_at_once(clip, tmp_path, monkeypatch, owner, method):
+    real = getattr(owner, method)
+    calls = []
+
+    def fails(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise OSError("the thread broke")
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, method, fails)
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"an earlier result")
+    began = time.monotonic()
+    with pytest.raises(OSError, match="the thread broke"):
+        upscale(clip, target)
+    assert time.monotonic() - began < 5
+    assert target.read_bytes() == b"an earlier result"
+    assert leftovers(tmp_path) == []
+    assert threads() == []
+
+
+def test_a_full_disk_is_one_line(clip, tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, inside):
+            self.inside = inside
+
+        def mux(self, packet):
+            raise OSError(28, "No space left on device")
+
+        def __getattr__(self, name):
+            return getattr(self.inside, name)
+
+    real = media.Writer.__init__
+
+    def fills(self, *arguments, **options):
+        real(self, *arguments, **options)
+        self._container = Full(self._container)
+
+    monkeypatch.setattr(media.Writer, "__init__", fills)
+    with pytest.raises(UpscaleError, match="no space left"):
+        upscale(clip, tmp_path / "out.mp4")
+    assert leftovers(tmp_path) == []
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_result_that_fails_its_check_does_not_take_the_name(clip, tmp_path, monkeypatch):
+    real = media.tally
+    monkeypatch.setattr(media, "tally", lambda path: dataclasses.replace(real(path), frames=59))
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"an earlier result")
+    with pytest.raises(UpscaleError, match="60 frames in, 59 out"):
+        upscale(clip, target)
+    assert target.read_bytes() == b"an earlier result"
+    assert leftovers(tmp_path) == ["out.unchecked.mp4"]
+    assert len(times(tmp_path / "out.unchecked.mp4")) == 60
+
+
+def test_a_source_that_breaks_off_is_upscaled_as_far_as_it_goes(tmp_path):
+    source = make(tmp_path / "clip.mkv", Clip([((7 * i) % 200, 90, 90) for i in range(120)]))
+    data = source.read_bytes()
+    source.write_bytes(data[: len(data) // 2])
+    result = upscale(source, tmp_path / "out.mkv", Nearest(window=5))
+    assert not result.complete
+    assert result.frames_in == result.frames_out == len(times(result.target))
+    assert 10 < result.frames_out < 120
+    assert any("cut off" in warning for warning in result.warnings)
+
+
+def test_a_finished_file_takes_the_place_of_an_earlier_one(tmp_path):
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"an earlier result")
+    upscale(make(tmp_path / "clip.mp4"), target)
+    assert len(times(target)) == 8
+    assert leftovers(tmp_path) == []
+
+
+def test_targets_that_cannot_be_are_refused(clip, tmp_path):
+    (tmp_path / "link.mp4").symlink_to(clip)
+    for target, words in (
+        (clip, "the output is the input"),
+        (tmp_path / "link.mp4", "the output is the input"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "none" / "out.mp4", "no such folder"),
+        (tmp_path / "out.avi", "cannot write this kind of file"),
+    ):
+        with pytest.raises(UpscaleError, match=words):
+            upscale(clip, target)
+    assert len(times(clip)) == 60
+
+
+def test_a_folder_without_permission_is_refused(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, whom nothing stops
+    with pytest.raises(UpscaleError, match="no permission"):
+        upscale(clip, tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize("scale", [0, 0.5, 9, float("nan"), 5])
+def test_scales_out_of_reach_are_refused(clip, tmp_path, scale):
+    with pytest.raises(UpscaleError, match="scale"):
+        upscale(clip, tmp_path / "out.mp4", Nearest(4), scale=scale)
+
+
+def test_an_encoder_that_refuses_the_size_is_one_line(tmp_path):
+    source = make(tmp_path / "wide.mkv", Clip([RED], 4200, 16, codec="ffv1", options={}))
+    with pytest.raises(UpscaleError, match="libx264 refuses 16800x64"):
+        upscale(source, tmp_path / "out.mp4", Nearest(4), scale=4)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT reaches a process differently on Windows")
+def test_ctrl_c_ends_the_run_and_cleans_up(clip, tmp_path):
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from tests.clips import Nearest, upscale\n"
+        "class Slow(Nearest):\n"
+        "    def run_prepared(self, frames):\n"
+        "        print('frame', flush=True)\n"
+        "        time.sleep(0.2)\n"
+        "        return super().run_prepared(frames)\n"
+        "upscale(Path(sys.argv[1]), Path(sys.argv[2]), Slow())\n"
+    )
+    command = [sys.executable, "-c", script, str(clip), str(tmp_path / "out.mp4")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, report = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in report
+    assert leftovers(tmp_path) == []
+    assert not (tmp_path / "out.mp4").exists()
+
+
+# --- channels ------------------------------------------------------------------------------------------------------
+
+
+def test_a_channel_holds_no_more_frames_than_its_limit():
+    channel = video.Channel(2)
+    most = []
+
+    def fill():
+        for number in range(20):
+            channel.put(number)
+            most.append(number)
+        channel.finish()
+
+    worker = video.Worker("fill", fill, [channel])
+    time.sleep(0.05)
+    assert len(most) == 2
+    channel_items = list(channel)
+    worker.join()
+    assert channel_items == list(range(20))
+
+
+def test_packets_do_not_wait_for_room():
+    channel = video.Channel(1)
+    channel.put("frame")
+    for number in range(100):
+        channel.put(number, weight=0)
+    channel.finish()
+    assert list(channel) == ["frame", *range(100)]
+
+
+def test_a_stopped_channel_wakes_whoever_waits():
+    full, empty = video.Channel(1), video.Channel(1)
+    full.put("frame")
+    waiting = [
+        video.Worker("put", lambda: full.put("another"), []),
+        video.Worker("get", lambda: list(empty), []),
+    ]
+    full.stop()
+    empty.stop()
+    began = time.monotonic()
+    for worker in waiting:
+        worker.join()
+        assert worker.error is None
+    assert time.monotonic() - began < 1
