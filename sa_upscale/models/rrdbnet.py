@@ -11,8 +11,8 @@ SLOPE = 0.2
 CONVS_OF_A_BLOCK = 15  # three dense blocks of five
 # How far an error at a cut travels, in pixels of the trunk.  Measured with the published RealESRGAN_x4plus
 # (23 blocks) on photographs and drawings: the result is within 1/255 of the uncut one from 50 pixels on for
-# most, from 76 on for the worst of ten.  Over mixed tiles of three photographs the largest error was 14/255 with 64
-# a side and 1.7/255 with 80.
+# most, from 76 on for the worst of ten cuts.  Over mixed tiles of three photographs the largest error was 14/255
+# with 64 a side and 1.7/255 with 80.
 MEASURED_REACH = 80
 
 
