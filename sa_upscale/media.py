@@ -285,7 +285,7 @@ class Reader:
                 if packet.size and self._place(packet, stamp):
                     yield packet
                 continue
-            packets += stamp is not None or packet.size > 0
+            packets += not _is_end(packet)
             for decoded in () if finished else self._decode(packet):
                 pts = self._time(decoded, previous)
                 previous = pts
@@ -318,6 +318,8 @@ class Reader:
             yield flush
 
     def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+        if not packet.size and not _is_end(packet):
+            return []  # AVI and Theora say "the same picture again" so; the decoder would take it for the end
         try:
             return self.stream.decode(packet)
         except av.FFmpegError:
@@ -357,17 +359,18 @@ class Reader:
     def _compare_with_header(self, packets: int, furthest: Fraction) -> None:
         """Note frames that the container's header or index promises but the file no longer holds."""
         container = self.info.container
-        promised, spare = 0, 0
+        end = None
         if "mov" in container:
             promised = len(self.stream.index_entries)
+            if packets < promised:
+                self.problems.append(f"the file is cut off: {packets} of {promised} frames are there")
         elif container == "avi":
-            promised, spare = self.stream.frames, 2  # its header counts empty frames too
-        if packets < promised - spare:
-            self.problems.append(f"the file is cut off: {packets} of {promised} frames are there")
-        if "matroska" in container and self.container.duration:
+            # Its header counts ticks, pictures that stay included.
+            end = self.info.origin + self.stream.frames * self.stream.time_base
+        elif "matroska" in container and self.container.duration:
             end = self.info.origin + Fraction(self.container.duration, av.time_base)
-            if end - furthest > max(Fraction(1, 10), 2 * self.info.frame_time):
-                self.problems.append(f"the file is cut off: it ends at {float(furthest):.2f} s of {float(end):.2f} s")
+        if end is not None and end - furthest > max(Fraction(1, 10), 2 * self.info.frame_time):
+            self.problems.append(f"the file is cut off: it ends at {float(furthest):.2f} s of {float(end):.2f} s")
 
     @staticmethod
     def _ticks(seconds: Fraction | None, stream: av.stream.Stream) -> int | None:
@@ -430,7 +433,8 @@ def plan(
         raise UpscaleError(f"{target}: cannot write this kind of file; use {', '.join(CONTAINERS)}")
     encoder = _encoder(codec or ("libvpx-vp9" if container == "webm" else "libx264"))
     if encoder.name not in _muxer_codecs(container):
-        raise UpscaleError(f"{target}: a {target.suffix} file cannot hold {encoder.name}; write an .mkv")
+        hint = "choose another --codec" if container == "matroska" else "choose another --codec or write an .mkv"
+        raise UpscaleError(f"{target}: a {target.suffix} file cannot hold {encoder.name}; {hint}")
     notices = []
     pixel_format = _pixel_format(encoder, info.depth)
     if max(part.bits for part in av.VideoFormat(pixel_format).components) < min(info.depth, 10):
@@ -755,7 +759,8 @@ def _target_colour(info: VideoInfo) -> Colour:
 def _source_notices(frame: av.VideoFrame) -> Iterator[str]:
     if frame.interlaced_frame:
         yield "the video is interlaced and is upscaled as it is; deinterlace it first for a clean result"
-    if any(part.is_alpha for part in frame.format.components):
+    has_alpha = any(part.is_alpha for part in frame.format.components)
+    if has_alpha and frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255:
         yield "the video's transparency is not kept"
     if {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"} & {data.type.name for data in frame.side_data}:
         yield "the HDR colours and tags are kept; the mastering display's data is not"
@@ -814,10 +819,17 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.vide
 def _first_frame(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> av.VideoFrame | None:
     with suppress(av.FFmpegError):
         for packet in container.demux(stream):
+            if not packet.size and not _is_end(packet):
+                continue
             with suppress(av.FFmpegError):  # a damaged packet; a later one may be whole
                 for frame in stream.decode(packet):
                     return frame
     return None
+
+
+def _is_end(packet: av.Packet) -> bool:
+    """Whether this is the empty packet without a time by which the demuxer says that a stream is over."""
+    return not packet.size and packet.pts is None and packet.dts is None
 
 
 def _is_cover(stream: av.stream.Stream) -> bool:

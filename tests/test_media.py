@@ -156,6 +156,24 @@ def _with_index_in_front(path):
     return moved
 
 
+def test_an_empty_packet_in_the_middle_is_not_the_end(tmp_path):
+    """AVI writes an empty chunk for a picture that stays; a decoder given one would stop there."""
+    path = tmp_path / "repeats.avi"
+    clip = Clip(codec="mpeg4", options={"qscale": "2"}, time_base=Fraction(1, 24))
+    source = make(tmp_path / "clip.mkv", clip)
+    with av.open(str(source)) as whole, av.open(str(path), "w") as container:
+        copy = container.add_stream_from_template(whole.streams.video[0], opaque=True)
+        copy.time_base = Fraction(1, 24)
+        packets = [packet for packet in whole.demux(video=0) if packet.size]
+        for number, packet in enumerate(packets):
+            packet.stream, packet.time_base, packet.duration = copy, Fraction(1, 24), 1
+            packet.pts = packet.dts = number + 5 * (number > 3)  # the muxer fills the gap with empty chunks
+            container.mux(packet)
+    frames, reader = frames_of(path)
+    assert len(frames) == 8
+    assert reader.problems == []
+
+
 def test_damage_in_the_middle_is_reported(tmp_path):
     colours = [((37 * i) % 200, (91 * i) % 200, (53 * i) % 200) for i in range(60)]
     path = make(tmp_path / "clip.mp4", Clip(colours, options={"crf": "1", "g": "10"}))
@@ -376,6 +394,7 @@ def test_plans_that_cannot_be_are_refused(info, tmp_path):
     assert "no such video encoder" in error(media.plan, info, tmp_path / "a.mp4", 2, codec="aac")
     assert ".mkv" in error(media.plan, info, tmp_path / "a.avi", 2)
     assert ".mkv" in error(media.plan, info, tmp_path / "a.webm", 2, codec="libx264")
+    assert "RGB" in error(media.plan, info, tmp_path / "a.mkv", 2, codec="libx264rgb")
     assert "0 (best) to 51" in error(media.plan, info, tmp_path / "a.mp4", 2, crf=52)
     assert "veryslow" in error(media.plan, info, tmp_path / "a.mp4", 2, preset="quick")
     assert "no such setting" in error(media.plan, info, tmp_path / "a.mkv", 2, codec="ffv1", crf=3)
