@@ -6,6 +6,7 @@ Tasks are imported inside the commands, so that `--help` and `models list` answe
 import contextlib
 import dataclasses
 import enum
+import functools
 import json
 import sys
 import time
@@ -21,11 +22,13 @@ from sa_upscale.errors import UpscaleError
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # The framed help imports a Markdown renderer and more, and took twice as long to appear.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Upscale photos and videos, and train the networks that do it.",
     epilog="Try: sa-upscale image photo.jpg",
 )
-models_app = typer.Typer(no_args_is_help=True, help="List, inspect, fetch and verify checkpoints.")
+models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, inspect, fetch and verify checkpoints.")
 app.add_typer(models_app, name="models")
 
 
@@ -38,7 +41,7 @@ class Precision(enum.StrEnum):
 def main() -> None:
     """Run the command line and exit: 0 all done, 1 something failed, 2 wrong command line, 130 interrupted."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="sa-upscale", standalone_mode=False)
     except UpscaleError as error:
         code = _fail(str(error), 1)
     except typer.TyperException as error:
@@ -104,7 +107,7 @@ JsonOption = Annotated[
 @app.command()
 def image(
     inputs: Annotated[
-        list[str], typer.Argument(help="Pictures, folders of pictures, or - for stdin.", metavar="INPUT...")
+        list[str], typer.Argument(help="Pictures, folders of pictures, or - for stdin.", metavar="INPUT")
     ],
     output: Annotated[
         str | None,
@@ -136,19 +139,12 @@ def image(
 
     in.png becomes in_x4.png beside it.  Depth, transparency, colour profile, EXIF and orientation are kept.
     """
-    if "-" in inputs and len(inputs) > 1:
-        raise typer.BadParameter("- (stdin) cannot be mixed with other inputs")
-    if output == "-" and (len(inputs) > 1 or Path(inputs[0]).is_dir()):
-        raise typer.BadParameter("stdout (-o -) takes one picture, not several")
     from sa_upscale import upscale
 
-    to_stdout = output == "-" or (output is None and inputs == ["-"])
+    to_stdout = output == "-" or (output is None and "-" in inputs)
     say = _Voice(json_lines, sys.stderr if to_stdout else sys.stdout)
     options = {"scale": scale, "suffix": suffix, "format": format, "recursive": recursive}
-    piped = to_stdout or inputs == ["-"]
-    jobs = (
-        [] if piped else upscale.plan_jobs(inputs, output, **options, skip_existing=skip_existing, on_notice=say.notice)
-    )
+    jobs = upscale.plan_jobs(inputs, output, **options, on_notice=say.notice)
     with say.progress() as progress:
         upscaler = upscale.Upscaler(
             model,
@@ -157,15 +153,11 @@ def image(
             precision=precision,
             tile=tile,
             on_notice=say.notice,
-            on_download=lambda *bytes: progress(*bytes, f"fetching {model}"),
+            on_fetch=lambda name: functools.partial(progress, label=f"fetching {name}"),
         )
-        if piped:
-            source = sys.stdin.buffer.read() if inputs == ["-"] else Path(inputs[0])
-            target = sys.stdout.buffer if to_stdout else Path(output)
-            say.picture(upscaler.image_file(source, target, format=format, quality=quality, on_progress=progress))
-            return
-        shown = _over_all(jobs, progress)
-        results = upscale.run_jobs(jobs, upscaler, quality=quality, on_progress=shown, on_result=say.picture)
+        results = upscale.run_jobs(
+            jobs, upscaler, skip_existing=skip_existing, quality=quality, on_progress=progress, on_result=say.picture
+        )
     failed = sum(result.error is not None for result in results)
     if len(results) > 1:
         done = f"{len(results) - failed} of {len(results)} done" + (f", {failed} failed" if failed else "")
@@ -217,7 +209,7 @@ def video(
     if output is not None:
         target = output / target.name if output.is_dir() else output
     with say.progress() as progress:
-        fetching = lambda *bytes: progress(*bytes, f"fetching {model}")  # noqa: E731
+        fetching = functools.partial(progress, label=f"fetching {model}")
         checkpoint = checkpoints.load(model, scale, "video", on_progress=fetching, on_notice=say.notice)
         engine = Engine(checkpoint.model, device=device, precision=precision, tile=tile, on_notice=say.notice)
         result = video.upscale_file(
@@ -465,22 +457,12 @@ class _Voice:
     def progress(self) -> Iterator[Callable]:
         """Yield `progress(done, total, label="")`: JSON lines, or a bar once it has gone on for a second."""
         if self._json:
-            yield _throttled(lambda done, total, label: self.tell(_progress_facts(done, total, label), ""))
+            yield _throttled(lambda done, total, label="": self.tell(_progress_facts(done, total, label), ""))
         elif sys.stderr.isatty():
             with _bar() as draw:
                 yield draw
         else:
             yield lambda done, total, label="": None
-
-
-def _over_all(jobs: list, progress: Callable) -> Callable:
-    """Progress of one of several jobs as progress of all: the bar counts files, its label names the current one."""
-    places = {id(job): index for index, job in enumerate(jobs)}
-
-    def report(job, done: int, total: int) -> None:
-        progress(places[id(job)] + done / total, len(jobs), job.source.name)
-
-    return report
 
 
 def _progress_facts(done: float, total: float | None, label: str) -> dict:
