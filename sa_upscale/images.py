@@ -43,6 +43,7 @@ MAX_PIXELS = 400_000_000
 """A picture with more pixels than this is refused unless `read` is told otherwise: a few kilobytes can unpack to it."""
 
 DEFAULT_QUALITY = 95
+PNG_EFFORT = 3
 BAND_BYTES = 1 << 20
 SPOOL_BYTES = 64 << 20
 
@@ -1194,7 +1195,8 @@ def _channels(picture: Picture) -> int:
 def _encode_png(file: BinaryIO, picture: Picture, quality: int, lossless: bool) -> None:
     """PNG row band by row band, all of it Paeth-filtered, so that no second copy of the picture is held.
 
-    The deflate strategy RLE was measured on photographs: as small as zlib's level 5, five times as fast.
+    Measured beside zlib's usual level 6, level 3 takes a third of the time for 5 % more bytes in photographs and 8 % in
+    text; the faster run-length strategy made text three times as large.
     """
     channels, depth = _channels(picture), picture.pixels.dtype.itemsize
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -1212,7 +1214,7 @@ def _encode_png(file: BinaryIO, picture: Picture, quality: int, lossless: bool) 
         file.write(_png_chunk(b"eXIf", picture.exif))
     if picture.xmp:
         file.write(_png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp))
-    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    deflate = zlib.compressobj(PNG_EFFORT)
     above = np.zeros(picture.width * channels * depth, np.uint8)
     for band in _sample_bands(picture):
         rows = np.ascontiguousarray(band.astype(">u2") if depth == 2 else band).view(np.uint8).reshape(len(band), -1)
