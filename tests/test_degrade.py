@@ -45,5 +45,5 @@ def test_flat_stays_flat():
     "hr", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((3, 9, 3), np.uint8)]
 )
 def test_misuse_is_refused(hr):
-    with pytest.raises(ValueError, match="bicubic takes|cannot be reduced"):
+    with pytest.raises(ValueError, match=r"bicubic takes|cannot be reduced"):
         bicubic(hr, 4)

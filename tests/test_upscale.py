@@ -12,14 +12,24 @@ from PIL import Image
 from sa_upscale import checkpoints, images, upscale
 from sa_upscale.errors import UpscaleError
 from sa_upscale.images import Picture
-from sa_upscale.upscale import Upscaler, enlarge, image_file, plan, plan_jobs, resized, run_jobs, target_size
+from sa_upscale.upscale import (
+    Upscaler,
+    enlarge,
+    image_file,
+    load_engines,
+    plan,
+    plan_jobs,
+    resized,
+    run_jobs,
+    target_size,
+)
 
 
 class Nearest:
     """An engine that repeats pixels, and keeps what it was given."""
 
     def __init__(self, scale=4):
-        self.scale, self.seen = scale, []
+        self.scale, self.window, self.seen = scale, 1, []
 
     def run(self, image, *, on_progress=None):
         assert image.ndim == 3
@@ -343,16 +353,18 @@ def registry(monkeypatch):
         entry("fam-x2", "fam", 2),
         entry("later-x4", "later", 4),
         entry("later-x2", "later", 2, usable=False),
+        entry("clip-x4", "clip", 4, kind="video"),
     ]
+    monkeypatch.setitem(checkpoints.DEFAULTS, "image", "fam")
     monkeypatch.setattr(checkpoints, "entries", lambda: {one.name: one for one in table})
     return table
 
 
-def loader(log):
-    def load(name, kind=None, **_options):
-        assert kind == "image"
+def loader(log, expected="image"):
+    def load(name, scale, kind, **_options):
+        assert kind == expected
         log.append(name)
-        return SimpleNamespace(model=SimpleNamespace(scale=int(str(name)[-1])))
+        return SimpleNamespace(model=SimpleNamespace(scale=4 if name == "clip" else int(str(name)[-1]), name=name))
 
     return load
 
@@ -639,6 +651,22 @@ def test_skip_existing_believes_only_whole_files_of_the_right_size(tmp_path):
     }
     assert len(ready.engine.seen) == 3
     assert all((result.width, result.height) == (24, 20) for result in results)
+
+
+@pytest.mark.parametrize(
+    ("model", "scale", "chain"),
+    [("clip", 3, ["clip"]), ("clip", 8, ["clip", "fam-x2"]), ("fam", 8, ["fam-x4", "fam-x2"])],
+)
+def test_a_video_network_is_followed_by_image_networks(registry, model, scale, chain):
+    def engine(model, **_options):
+        made = Nearest(model.scale)
+        made.window = 5 if model.name.startswith("clip") else 1
+        return made
+
+    log = []
+    engines = load_engines(model, scale, kind="video", load=loader(log, "video"), engine=engine)
+    assert log == chain
+    assert [made.window for made in engines] == [5 if name.startswith("clip") else 1 for name in chain]
 
 
 def test_the_bundled_checkpoint_from_file_to_file(tmp_path):

@@ -8,8 +8,8 @@ from sa_upscale.functional.color import luma
 def psnr(sr: torch.Tensor, hr: torch.Tensor, border: int = 0) -> torch.Tensor:
     """Peak signal-to-noise ratio in dB of each picture, over all channels.
 
-    Takes two batches `(N, C, H, W)` in [0, 1]; `border` pixels on each side are left out.  Equal pictures give infinity.
-    Nothing is rounded here: what is to be measured as an 8-bit file must have 8-bit values.
+    Takes two batches `(N, C, H, W)` in [0, 1]; `border` pixels on each side are left out.  Equal pictures give
+    infinity.  Nothing is rounded here: what is to be measured as an 8-bit file must have 8-bit values.
 
     Raises `ValueError` when the sizes differ or the border leaves nothing.
     """

@@ -2,8 +2,8 @@
 
 Adding one: a file in this folder and a line in `GENERATORS`.  Every generator declares `scale`, `window` (frames it
 takes: 1 or 5), `multiple` (its input's height and width must be divisible by it), `context` (how many LR pixels on each
-side an output pixel depends on) and `parameters_dict` (the keywords that rebuild it), takes float tensors in [0, 1] of shape
-`(N, 3, h, w)` or `(N, window, 3, h, w)` and returns `(N, 3, h * scale, w * scale)`.
+side an output pixel depends on) and `parameters_dict` (the keywords that rebuild it), takes float tensors in [0, 1] of
+shape `(N, 3, h, w)` or `(N, window, 3, h, w)` and returns `(N, 3, h * scale, w * scale)`.
 """
 
 import inspect

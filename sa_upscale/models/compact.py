@@ -25,7 +25,7 @@ class Compact(nn.Module):
     the plain network of the same function.
 
     Reference: X. Zhang et al., "Edge-oriented Convolution Block for Real-time Super Resolution on Mobile Devices", 2021
-    (ECBSR-M16C64).  Deviations: RGB, not luma; LeakyReLU, not PReLU, whose gradient took a third of a CPU training step.
+    (ECBSR-M16C64).  Deviations: RGB, not luma; LeakyReLU, not PReLU, whose gradient was a third of a CPU training step.
     """
 
     window = 1
