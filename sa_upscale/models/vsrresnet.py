@@ -19,8 +19,8 @@ class VSRResNet(nn.Module):
 
     Reference: "Spatially adaptive losses for image and video super-resolution with GANs", the VSRResNet of
     Lucas et al.: 34 convolutions: one shared by the frames, one that fuses them, two in each of 15 blocks,
-    two last ones.  Deviations: `global_skip`; blocks start at MSRA × 0.1, without which 15 sums of positive
-    terms blow up.
+    two last ones.  Deviations: `global_skip`; a block's second convolution starts at MSRA × 0.1, without
+    which 15 sums of positive terms blow up.
     """
 
     window = 5
@@ -95,7 +95,6 @@ class ResidualBlock(nn.Module):
         self.conv1 = _conv(features, features)
         self.conv2 = _conv(features, features)
         with torch.no_grad():
-            self.conv1.weight *= 0.1
             self.conv2.weight *= 0.1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
