@@ -620,11 +620,15 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Any]]:
 
 def _read_pickle(file: Path) -> dict[str, Any]:
     import pickle
+    import warnings
 
     import torch
 
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch wonders aloud about foreign pickles before it refuses them.
+            warnings.simplefilter("ignore")
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if wanted := re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error)):
             refusal = f"{file} holds more than weights ({wanted[1]}), which could run code and is refused"
