@@ -371,7 +371,7 @@ def train(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The run's folder; runs/<recipe>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last state.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: DeviceOption = None,
     json_lines: JsonOption = False,
 ) -> None:
     """Train a network by a recipe.

@@ -169,6 +169,9 @@ def _check(recipe: Recipe) -> None:
         raise UpscaleError(
             f"recipe: unknown train.schedule {recipe.train.schedule!r}; {near(recipe.train.schedule, known)}"
         )
+    if recipe.train.precision not in (None, "fp32", "bf16"):
+        known = near(recipe.train.precision, ("fp32", "bf16"))
+        raise UpscaleError(f"recipe: cannot train in train.precision {recipe.train.precision!r}; {known}")
     for key, value in (("train.steps", recipe.train.steps), ("data.batch", recipe.data.batch)):
         if value < 1:
             raise UpscaleError(f"recipe: {key} must be at least 1, not {value}")

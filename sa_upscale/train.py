@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from sa_upscale import checkpoints, config, data, losses, models
+from sa_upscale.engine import find_device, precisions
 from sa_upscale.errors import UpscaleError
 from sa_upscale.metrics import psnr_y
 
@@ -47,7 +48,7 @@ def fit(
     run: Path,
     *,
     resume: bool = False,
-    device: str = "cpu",
+    device: str | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
@@ -58,6 +59,7 @@ def fit(
 
     Raises `UpscaleError` for unusable data, a folder that holds another run, or a loss that is no longer finite.
     """
+    device = find_device(device)
     state = _last_state(run, recipe, resume)
     torch.manual_seed(recipe.train.seed)
     generator = _generator(recipe, device)
@@ -141,7 +143,9 @@ def learning_rate(train: config.Train, step: int) -> float:
 
 
 @torch.inference_mode()
-def validate(generator: nn.Module, pairs: list[tuple[torch.Tensor, torch.Tensor]], autocast, device: str) -> float:
+def validate(
+    generator: nn.Module, pairs: list[tuple[torch.Tensor, torch.Tensor]], autocast, device: torch.device
+) -> float:
     """Mean PSNR-Y in dB over whole pictures, rounded to 8 bits, a border of `scale` pixels left out."""
     generator = folded(generator).to(memory_format=torch.channels_last)
     total = 0.0
@@ -219,7 +223,7 @@ def _load_data(recipe: config.Recipe, window: int, on_notice):
     return source, pairs
 
 
-def _generator(recipe: config.Recipe, device: str) -> nn.Module:
+def _generator(recipe: config.Recipe, device: torch.device) -> nn.Module:
     try:
         generator = models.build(recipe.model.name, scale=recipe.model.scale, **recipe.model.parameters)
     except ValueError as error:
@@ -251,17 +255,16 @@ def _build_loss(table: dict) -> nn.Module:
         raise UpscaleError(f"recipe: [[losses]]: {error}") from None
 
 
-def _autocast(device: str, precision: str | None):
-    kind = torch.device(device).type
-    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+def _autocast(device: torch.device, precision: str | None):
+    """What the generator runs under: bf16 where the device is fast at it, unless the recipe names a precision."""
     if precision is None:
-        precision = "bf16" if kind == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
+        precision = "bf16" if precisions(device)[0] == "bf16" else "fp32"
     if precision == "fp32":
         return contextlib.nullcontext
-    return lambda: torch.autocast(kind, types[precision])
+    return lambda: torch.autocast(device.type, torch.bfloat16)
 
 
-def _to_float(batch: torch.Tensor, device: str) -> torch.Tensor:
+def _to_float(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
     return batch.to(device, torch.float32).div_(255)
 
 
@@ -299,11 +302,17 @@ def _export(
 
 def _save_state(file: Path, state: dict) -> None:
     whole = file.with_suffix(".tmp")
-    with whole.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    whole.replace(file)
+    try:
+        with whole.open("wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        whole.replace(file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as either
+        whole.unlink(missing_ok=True)
+        raise UpscaleError(
+            f"{file}: cannot be saved ({error}); the state saved before is kept: go on with --resume"
+        ) from None
 
 
 def _fingerprint(recipe: config.Recipe) -> str:

@@ -150,3 +150,24 @@ def test_bad_input_is_one_clear_line(recipe, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UpscaleError, match="cannot be written"):
         train.fit(load(recipe), tmp_path / "file")
+
+
+def test_a_state_that_cannot_be_saved_leaves_the_one_before(recipe, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train.fit(load(recipe, "train.steps=8", "train.save_every=0"), tmp_path / "whole")
+    whole = torch.save
+
+    def full(state, stream):
+        if state["step"] > 4:
+            stream.write(b"half")
+            raise OSError(28, "No space left on device")
+        whole(state, stream)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UpscaleError, match="No space left"):
+        train.fit(load(recipe, "train.steps=8", "train.save_every=0"), run)
+    monkeypatch.undo()
+    assert not (run / "state.tmp").exists()
+    train.fit(load(recipe, "train.steps=8", "train.save_every=0"), run, resume=True)
+    whole, cut = (load_file(folder / "last.safetensors") for folder in (tmp_path / "whole", run))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
