@@ -213,7 +213,8 @@ def batches(source, count: int, seed: int, start: int = 0) -> Iterator[tuple[tor
         except BaseException as error:
             _put(ready, error, stop)
 
-    threading.Thread(target=fill, daemon=True).start()
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
     try:
         while True:
             item = ready.get()
@@ -222,6 +223,7 @@ def batches(source, count: int, seed: int, start: int = 0) -> Iterator[tuple[tor
             yield item
     finally:
         stop.set()
+        thread.join()  # a decoder that is still at work when the process ends takes it down
 
 
 def read_rgb(file: Path) -> np.ndarray:
