@@ -1,4 +1,4 @@
-"""How training and benchmark pictures lose their resolution."""
+"""The plain reduction that the benchmark sets were made with."""
 
 import numpy as np
 import torch
