@@ -1,0 +1,78 @@
+"""One picture in memory, and its samples in bands of rows.
+
+Bands, because a result of 600 MB leaves no room for the temporary copies that a whole-picture expression makes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+BAND_BYTES = 1 << 20
+
+
+@dataclass
+class Picture:
+    """One picture in memory.
+
+    `pixels` is `(H, W, C)` with C = 1 (grey) or 3 (RGB), uint8, uint16 or float32 (nominally in [0, 1]); `alpha` is
+    `(H, W)` of the same type, not premultiplied, or None.  `exif` is a TIFF stream without the `Exif\\0\\0` of JPEG;
+    its orientation is 1, as the pixels already stand upright.  `dpi` is (horizontal, vertical).  `quality` is the
+    estimate of a JPEG source, `lossless` says that a WebP source was, `colour_chunks` are PNG's gAMA, cHRM, sRGB, cICP
+    and the like as (type, data).  `notes` are the changes that reading had to make, for the user.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    format: str = "png"
+    quality: int | None = None
+    lossless: bool = False
+    colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def samples(self) -> int:
+        """How many samples a pixel has, alpha counted."""
+        return self.pixels.shape[2] + (self.alpha is not None)
+
+
+def top(dtype) -> int | float:
+    """The value of white."""
+    return 1.0 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
+
+
+def row_bands(array: np.ndarray) -> Iterator[slice]:
+    """The rows of `array` in bands of about `BAND_BYTES`."""
+    step = max(1, BAND_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, array.shape[0], step):
+        yield slice(start, start + step)
+
+
+def sample_bands(picture: Picture) -> Iterator[np.ndarray]:
+    """Bands of rows `(rows, W, S)` with alpha, if there is one, as the last sample."""
+    for rows in row_bands(picture.pixels):
+        band = picture.pixels[rows]
+        yield band if picture.alpha is None else np.dstack((band, picture.alpha[rows]))
+
+
+def converted(array: np.ndarray, depth: str) -> np.ndarray:
+    """`array` at another depth, rounded to nearest and clipped."""
+    if array.dtype == depth:
+        return array
+    result = np.empty(array.shape, depth)
+    factor = top(depth) / top(array.dtype)
+    for rows in row_bands(array):
+        result[rows] = np.rint(np.clip(array[rows] * np.float32(factor), 0, top(depth)))
+    return result

@@ -1,0 +1,240 @@
+"""PNG: chunks read by us and pixels by the libraries; written by us.
+
+Reading: metadata is taken from the chunks here, and the decoders get the pixels' chunks only, so that no broken text
+chunk can spoil a good picture and no decoder applies gamma of its own accord.  Pillow decodes up to 8 bits and OpenCV
+16, as Pillow has no 16-bit RGB; neither notices a stream that ends early, so the rows are counted here.
+
+Writing: row band by row band, because no library writes 16-bit RGB with ICC and EXIF without a second copy of what may
+be a 600 MB picture.
+
+Reference: Portable Network Graphics, third edition (W3C).
+"""
+
+import struct
+import zlib
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import PngImagePlugin
+
+from sa_upscale.images import pillow
+from sa_upscale.images.exif import carry_exif
+from sa_upscale.images.picture import Picture, sample_bands, top
+from sa_upscale.images.source import Damaged, Source, library, plain_dpi, unpack
+
+EFFORT = 3
+"""zlib's level.  Beside the usual 6 it takes a third of the time for 5 % more bytes in photographs and 8 % in text; the
+faster run-length strategy made text three times as large."""
+
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""The interlacing passes: first column, first row, column step, row step."""
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
+_GREY, _RGB, _INDEXED, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
+_SAMPLES = {_GREY: 1, _RGB: 3, _INDEXED: 1, _GREY_ALPHA: 2, _RGB_ALPHA: 4}
+_LARGEST_BLOCK = 32 << 20
+_INFLATE_BYTES = 1 << 20
+
+Chunk = tuple[bytes, memoryview]
+
+
+def begins(head: bytes) -> bool:
+    return head.startswith(_SIGNATURE)
+
+
+# --- reading ---
+
+
+def opened(data: bytes) -> Source:
+    chunks = _chunks(data)
+    if not chunks or chunks[0][0] != b"IHDR":
+        raise Damaged("no header chunk")
+    width, height, _, kind = unpack(">IIBB", chunks[0][1])
+    if kind not in _SAMPLES:
+        raise Damaged(f"colour type {kind}")
+    first = dict(reversed(chunks))
+    source = Source(
+        width,
+        height,
+        lambda: _pixels(chunks),
+        frames=unpack(">I", first[b"acTL"])[0] if b"acTL" in first else 1,
+        xmp=_xmp(chunks),
+        colour_chunks=tuple((name, bytes(first[name])) for name in _COLOUR_CHUNKS if name in first),
+    )
+    carry_exif(source, bytes(first.get(b"eXIf", b"")))
+    if b"iCCP" in first:
+        source.icc = _profile(bytes(first[b"iCCP"]))
+        if source.icc is None:
+            source.notes.append("its colour profile is damaged and was left out")
+    if b"pHYs" in first:
+        across, down, unit = unpack(">IIB", first[b"pHYs"])
+        source.dpi = plain_dpi((across * 0.0254, down * 0.0254)) if unit == 1 else None
+    return source
+
+
+def _chunks(data: bytes) -> list[Chunk]:
+    """(type, content) of the chunks; damaged ancillary ones are left out, a damaged critical one raises."""
+    view, at, chunks = memoryview(data), len(_SIGNATURE), []
+    while at + 8 <= len(data):
+        length, name = unpack(">I4s", data, at)
+        end = at + 12 + length
+        critical = not name[0] & 0x20
+        if end > len(data):
+            # What is missing may be nothing but the end mark or a comment; without pixels the decoder will say so.
+            if name == b"IEND" or not critical:
+                break
+            raise Damaged("the file is cut short")
+        if zlib.crc32(view[at + 4 : end - 4]) == unpack(">I", data, end - 4)[0]:
+            chunks.append((name, view[at + 8 : end - 4]))
+        elif critical:
+            raise Damaged(f"wrong checksum in chunk {name.decode('latin-1')}")
+        if name == b"IEND":
+            break
+        at = end
+    return chunks
+
+
+def _pixels(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]:
+    first = dict(reversed(chunks))
+    width, height, depth, kind, _, _, interlaced = unpack(">IIBBBBB", first[b"IHDR"])
+    _require_all_rows(chunks, width, height, depth * _SAMPLES[kind], ADAM7 if interlaced else ((0, 0, 1, 1),))
+    needed = (b"IHDR", b"PLTE", b"IDAT", b"tRNS") if kind == _INDEXED else (b"IHDR", b"IDAT")
+    lean = b"".join([_SIGNATURE, *(_chunk(*chunk) for chunk in chunks if chunk[0] in needed), _chunk(b"IEND", b"")])
+    if depth == 16:
+        pixels, alpha = _pixels_of_16_bits(lean, kind)
+    else:
+        pixels, alpha = pillow.arrays(pillow.header(PngImagePlugin.PngImageFile, lean))
+    grey_palette = kind == _INDEXED and b"iCCP" not in first
+    if grey_palette and np.array_equal(pixels, np.broadcast_to(pixels[..., :1], pixels.shape)):
+        pixels = pixels[..., :1]
+    if b"tRNS" in first and kind in (_GREY, _RGB):
+        alpha = _alpha_of_key(pixels, unpack(f">{_SAMPLES[kind]}H", first[b"tRNS"]), depth)
+    return pixels, alpha
+
+
+def _pixels_of_16_bits(lean: bytes, kind: int) -> tuple[np.ndarray, np.ndarray | None]:
+    with library():
+        array = cv2.imdecode(np.frombuffer(lean, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None or array.dtype != np.uint16:
+        raise Damaged("its pixels cannot be decoded")
+    if kind == _GREY:
+        return np.atleast_3d(array)[..., :1], None
+    if kind == _GREY_ALPHA:  # comes as B = G = R and alpha
+        return array[..., :1], array[..., 3]
+    return array[..., 2::-1], array[..., 3] if kind == _RGB_ALPHA else None
+
+
+def _alpha_of_key(pixels: np.ndarray, key: tuple[int, ...], depth: int) -> np.ndarray:
+    """Alpha `(H, W)` of a picture in which the one colour `key`, at the file's bit depth, is transparent."""
+    if depth < 16:
+        most = 2**depth - 1
+        key = [(sample & most) * (255 // most) for sample in key]
+    hidden = (pixels == np.array(key, pixels.dtype)).all(axis=2)
+    return np.where(hidden, 0, top(pixels.dtype)).astype(pixels.dtype)
+
+
+def _require_all_rows(chunks: list[Chunk], width: int, height: int, pixel_bits: int, passes) -> None:
+    """Count the bytes of the rows: OpenCV, and Pillow where it is interlaced, leave black in a short stream's place."""
+    expected = 0
+    for x, y, step_x, step_y in passes:
+        columns, rows = -((x - width) // step_x), -((y - height) // step_y)
+        expected += rows * (1 + -(-columns * pixel_bits // 8)) if columns > 0 and rows > 0 else 0
+    inflate, found = zlib.decompressobj(), 0
+    try:
+        for name, content in chunks:
+            if name != b"IDAT":
+                continue
+            found += len(inflate.decompress(content, _INFLATE_BYTES))
+            while inflate.unconsumed_tail and found < expected:
+                found += len(inflate.decompress(inflate.unconsumed_tail, _INFLATE_BYTES))
+        found += len(inflate.flush())
+    except zlib.error as error:
+        raise Damaged(str(error)) from error
+    if found < expected:
+        raise Damaged("the file is cut short")
+
+
+def _profile(chunk: bytes) -> bytes | None:
+    _, _, packed = chunk.partition(b"\0")
+    return _inflated(packed[1:]) or None
+
+
+def _xmp(chunks: list[Chunk]) -> bytes | None:
+    for name, content in chunks:
+        keyword, _, rest = bytes(content).partition(b"\0") if name == b"iTXt" else (b"", b"", b"")
+        if keyword == b"XML:com.adobe.xmp" and len(rest) >= 2:
+            text = rest[2:].split(b"\0", 2)[-1]
+            return _inflated(text) if rest[0] else text
+    return None
+
+
+def _inflated(packed: bytes) -> bytes | None:
+    """What a metadata chunk unpacks to, up to a sane size; None when it is damaged."""
+    try:
+        return zlib.decompressobj().decompress(packed, _LARGEST_BLOCK)
+    except zlib.error:
+        return None
+
+
+# --- writing ---
+
+
+def encode(file: BinaryIO, picture: Picture) -> None:
+    """Write the picture band by band, all rows Paeth-filtered: the best single filter for photographs."""
+    depth = picture.pixels.dtype.itemsize
+    kind = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGB_ALPHA}[picture.samples]
+    file.write(_SIGNATURE)
+    for name, content in (
+        (b"IHDR", struct.pack(">IIBBBBB", picture.width, picture.height, 8 * depth, kind, 0, 0, 0)),
+        *_metadata_chunks(picture),
+    ):
+        file.write(_chunk(name, content))
+    deflate = zlib.compressobj(EFFORT)
+    above = np.zeros(picture.width * picture.samples * depth, np.uint8)
+    for band in sample_bands(picture):
+        rows = np.ascontiguousarray(band.astype(">u2") if depth == 2 else band).view(np.uint8).reshape(len(band), -1)
+        packed = deflate.compress(_paeth_filtered(rows, above, picture.samples * depth))
+        if packed:
+            file.write(_chunk(b"IDAT", packed))
+        above = rows[-1]
+    file.write(_chunk(b"IDAT", deflate.flush()))
+    file.write(_chunk(b"IEND", b""))
+
+
+def _metadata_chunks(picture: Picture) -> list[tuple[bytes, bytes]]:
+    chunks = list(picture.colour_chunks)
+    if picture.icc:
+        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(picture.icc)))
+    if picture.dpi:
+        per_metre = (round(value / 0.0254) for value in picture.dpi)
+        chunks.append((b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    if picture.exif:
+        chunks.append((b"eXIf", picture.exif))
+    if picture.xmp:
+        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp))
+    return chunks
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(content, zlib.crc32(name))
+    return b"".join((struct.pack(">I", len(content)), name, content, struct.pack(">I", checksum)))
+
+
+def _paeth_filtered(rows: np.ndarray, above: np.ndarray, step: int) -> bytes:
+    """`rows` `(N, bytes)` with PNG's filter 4 applied; `above` is the row before them, `step` the bytes of a pixel.
+
+    Reference: PNG specification, 9.4.
+    """
+    up = np.vstack((above[None], rows[:-1]))
+    left, corner = np.zeros_like(rows), np.zeros_like(rows)
+    left[:, step:], corner[:, step:] = rows[:, :-step], up[:, :-step]
+    a, b, c = (part.astype(np.int16) for part in (left, up, corner))
+    from_left, from_up, from_corner = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
+    take_left = (from_left <= from_up) & (from_left <= from_corner)
+    predicted = np.where(take_left, left, np.where(from_up <= from_corner, up, corner))
+    filtered = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = 4
+    np.subtract(rows, predicted, out=filtered[:, 1:])
+    return filtered.tobytes()

@@ -1,0 +1,309 @@
+"""TIFF: decoded by whichever library reads the kind at hand; written by us.
+
+Reading: tifffile for all that its own decoders cover, OpenCV for 16-bit and float samples in other compressions, Pillow
+for 8 bits and less, palettes and the like.  None of the three reads everything right, and two turn pictures unasked.
+
+Writing: strip by strip, because no library writes ICC, XMP and a whole EXIF directory, maker notes untouched, without a
+second copy of what may be a 600 MB picture.
+
+Reference: TIFF 6.0; Adobe Photoshop TIFF Technical Notes (Deflate); BigTIFF.
+"""
+
+import io
+import os
+import struct
+import zlib
+from fractions import Fraction
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+import tifffile
+from PIL import Image, TiffImagePlugin
+
+from sa_upscale.images import pillow
+from sa_upscale.images.colour import cmyk_note, cmyk_to_rgb
+from sa_upscale.images.directories import (
+    Field,
+    byte_order,
+    directory,
+    directory_tree,
+    number,
+    packed_directory,
+    set_number,
+)
+from sa_upscale.images.picture import Picture, converted, row_bands, sample_bands, top
+from sa_upscale.images.source import Damaged, Refused, Source, library, plain_dpi, unpack
+
+_SUBFILE_TYPE, _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 254, 274, 282, 283, 296
+_XMP, _ICC = 700, 34675
+_REDUCED, _MASK = 1, 4  # bits of the subfile type
+_NATIVE_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+_RAW_PHOTO_TAGS = (50706, 50752)  # DNG's version, Canon's slices
+# Above this the strips may not leave room for 32-bit offsets, even when nothing compresses.
+_LARGEST_CLASSIC = 3_900_000_000
+
+
+def begins(head: bytes) -> bool:
+    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+# --- reading ---
+
+
+def opened(data: bytes) -> Source:
+    page = _first_page(data)
+    order, big = byte_order(data), page.parent.is_bigtiff
+    fields = {found.tag: found for found in reversed(directory(data, page.offset, order, big)[0])}
+    if page.is_reduced or any(tag in fields for tag in _RAW_PHOTO_TAGS):
+        raise Refused("is a camera's raw file; develop it to TIFF, PNG or JPEG first")
+    icc = fields[_ICC].value if _ICC in fields else None
+    source = Source(
+        page.imagewidth,
+        page.imagelength,
+        lambda: _pixels(data, page, icc),
+        frames=_pages(data, order, big),
+        orientation=_plain_number(fields, _ORIENTATION, 1, order),
+        icc=icc,
+        xmp=fields[_XMP].value.rstrip(b"\0") if _XMP in fields else None,
+        dpi=_dpi(fields, order),
+        exif=_exif(data, page.offset, order, big),
+    )
+    if source.orientation not in range(1, 9):
+        source.orientation = 1
+    if page.photometric == tifffile.PHOTOMETRIC.SEPARATED:
+        source.icc = None
+        source.notes.append(cmyk_note(icc))
+    if len(page.extrasamples) > 1:
+        source.notes.append(f"{len(page.extrasamples) - 1} of its extra channels are not carried")
+    return source
+
+
+def _first_page(data: bytes) -> tifffile.TiffPage:
+    """tifffile's description of the first picture, once it is sure that the numbers in it are numbers."""
+    with library():
+        page = tifffile.TiffFile(io.BytesIO(data)).pages[0]
+    for name in ("imagewidth", "imagelength", "samplesperpixel"):
+        if not isinstance(getattr(page, name), int):
+            raise Damaged(f"its {name} is no number")
+    for name in ("dataoffsets", "databytecounts", "extrasamples"):
+        values = getattr(page, name)
+        if not isinstance(values, tuple) or not all(isinstance(value, int) for value in values):
+            raise Damaged(f"its {name} are no numbers")
+    return page
+
+
+def _pages(data: bytes, order: str, big: bool) -> int:
+    """How many pictures are chained in the file, thumbnails and masks not counted.
+
+    Counted here because tifffile follows a damaged chain in circles.
+    """
+    pointer = order + ("Q" if big else "I")
+    (offset,) = unpack(pointer, data, 8 if big else 4)
+    pages, seen = 0, set()
+    while offset and offset not in seen:
+        seen.add(offset)
+        try:
+            fields, next_pointer = directory(data, offset, order, big)
+            kind = next((number(found, order) for found in fields if found.tag == _SUBFILE_TYPE), 0)
+            (offset,) = unpack(pointer, data, next_pointer)
+        except Damaged:
+            break
+        pages += not kind & (_REDUCED | _MASK)
+    return max(1, pages)
+
+
+def _plain_number(fields: dict[int, Field], tag: int, otherwise: int, order: str) -> int:
+    try:
+        return number(fields[tag], order) if tag in fields else otherwise
+    except Damaged:
+        return otherwise
+
+
+def _dpi(fields: dict[int, Field], order: str) -> tuple[float, float] | None:
+    per_inch = {2: 1.0, 3: 2.54}.get(_plain_number(fields, _RESOLUTION_UNIT, 2, order))
+    pair = [fields[tag] for tag in (_X_RESOLUTION, _Y_RESOLUTION) if tag in fields]
+    if per_inch is None or len(pair) < 2 or any(found.kind not in (5, 10) for found in pair):
+        return None
+    ratios = [unpack(order + "II", found.value) for found in pair]
+    return plain_dpi([over / under * per_inch if under else 0 for over, under in ratios])
+
+
+def _exif(data: bytes, offset: int, order: str, big: bool) -> bytes | None:
+    """The descriptive part of a TIFF's own directory as a stand-alone EXIF block; None when there is none."""
+    entries = directory_tree(data, offset, order, big)
+    return data[:2] + struct.pack(order + "HI", 42, 8) + packed_directory(entries, 8, order) if entries else None
+
+
+def _unturned(data: bytes, page) -> bytes:
+    """`data` with orientation 1: Pillow and OpenCV turn TIFFs by themselves, and once is enough."""
+    order, big = byte_order(data), page.parent.is_bigtiff
+    found = [field for field in directory(data, page.offset, order, big)[0] if field.tag == _ORIENTATION]
+    if not found:
+        return data
+    turned = bytearray(data)
+    set_number(turned, found[0], 1, order, big)
+    return bytes(turned)
+
+
+def _pixels(data: bytes, page, icc: bytes | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """`page` decoded by tifffile, or, where that lacks the codec, by OpenCV (deep) or Pillow (8 bit and less)."""
+    if len(page.dataoffsets) != len(page.databytecounts):
+        raise Damaged("its list of strips is broken")
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if not count or offset + count > len(data):
+            raise Damaged("the file is cut short")
+    kinds = tifffile.PHOTOMETRIC
+    plain = page.photometric in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB)
+    native = str(page.dtype) in _NATIVE_TYPES and page.bitspersample == 8 * page.dtype.itemsize
+    if plain and native:
+        array = _array(data, page)
+        if array is not None:
+            return _colour_and_alpha(array, page)
+    if page.photometric == kinds.SEPARATED and native:
+        return pillow.arrays(cmyk_to_rgb(_cmyk(data, page), icc))
+    small = page.bitspersample in (1, 2, 4, 8) and page.sampleformat == tifffile.SAMPLEFORMAT.UINT
+    if small and (plain or page.photometric in (kinds.PALETTE, kinds.YCBCR)):
+        return pillow.arrays(_by_pillow(data, page))
+    raise Refused(
+        f"is a TIFF of {page.bitspersample}-bit samples, colour {page.photometric!s} and compression "
+        f"{page.compression!s}, which is not read; save it as 8 or 16 bit RGB or grey, uncompressed or with Deflate"
+    )
+
+
+def _array(data: bytes, page) -> np.ndarray | None:
+    """The samples `(H, W, S)` as stored; None when neither tifffile nor OpenCV reads their compression right."""
+    try:
+        # Both tables raise on looking up what would need the imagecodecs package.
+        tifffile.TIFF.DECOMPRESSORS[page.compression]
+        tifffile.TIFF.UNPREDICTORS[page.predictor]
+    except (KeyError, ImportError):
+        return _array_by_opencv(data, page)
+    with library():
+        array = page.asarray()
+    if page.axes == "YX":
+        return array[..., None]
+    if page.axes not in ("YXS", "SYX"):
+        raise Damaged(f"axes {page.axes}")
+    return array if page.axes == "YXS" else np.moveaxis(array, 0, -1)
+
+
+def _array_by_opencv(data: bytes, page) -> np.ndarray | None:
+    # OpenCV garbles separate planes and drops the alpha of grey pictures.
+    interleaved = page.planarconfig == tifffile.PLANARCONFIG.CONTIG and page.samplesperpixel in (1, 3, 4)
+    if page.dtype not in (np.uint16, np.float32) or not interleaved:
+        return None
+    with library():
+        array = cv2.imdecode(np.frombuffer(_unturned(data, page), np.uint8), cv2.IMREAD_UNCHANGED)
+    shape = (page.imagelength, page.imagewidth, page.samplesperpixel)
+    if array is None or array.dtype != page.dtype or np.atleast_3d(array).shape != shape:
+        raise Damaged("its pixels cannot be decoded")
+    return np.atleast_3d(array)[..., [2, 1, 0, 3][: shape[2]] if shape[2] > 1 else slice(None)]
+
+
+def _colour_and_alpha(array: np.ndarray, page) -> tuple[np.ndarray, np.ndarray | None]:
+    colours = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
+    if array.shape[2] < colours:
+        raise Damaged("too few channels")
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise Refused("holds samples that are not finite numbers; replace them first")
+    pixels = array[..., :colours]
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        pixels = top(array.dtype) - pixels
+    if array.shape[2] == colours:
+        return pixels, None
+    # An extra channel without a stated meaning is what OpenCV and others write for alpha.
+    alpha = array[..., colours]
+    if page.extrasamples and page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA:
+        pixels = _unpremultiplied(pixels, alpha)
+    return pixels, alpha
+
+
+def _unpremultiplied(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    most = top(alpha.dtype)
+    opacity = alpha[..., None].astype(np.float32) / most
+    colour = np.divide(pixels, opacity, out=np.zeros(pixels.shape, np.float32), where=opacity > 0)
+    return colour if alpha.dtype == np.float32 else np.rint(np.minimum(colour, most)).astype(pixels.dtype)
+
+
+def _by_pillow(data: bytes, page) -> Image.Image:
+    return pillow.header(TiffImagePlugin.TiffImageFile, _unturned(data, page))
+
+
+def _cmyk(data: bytes, page) -> Image.Image:
+    if page.dtype == np.uint8:
+        return _by_pillow(data, page)
+    array = _array(data, page)
+    if array is None or array.shape[2] < 4:
+        raise Refused("is a CMYK TIFF of a kind that is not read; save it as 8-bit CMYK or as RGB")
+    return Image.fromarray(converted(np.ascontiguousarray(array[..., :4]), "uint8"), "CMYK")
+
+
+# --- writing ---
+
+
+def encode(file: BinaryIO, picture: Picture) -> None:
+    """Strips in Deflate with horizontal differences, in the byte order of the EXIF block that goes into the file."""
+    order = byte_order(picture.exif) if picture.exif else "<"
+    big = picture.width * picture.height * picture.samples * picture.pixels.dtype.itemsize > _LARGEST_CLASSIC
+    mark = b"II" if order == "<" else b"MM"
+    file.write(mark + struct.pack(order + ("HHHQ" if big else "HI"), *((43, 8, 0, 0) if big else (42, 0))))
+    strips = [_write_strip(file, band, order) for band in sample_bands(picture)]
+    file.write(b"\0" * (file.tell() % 2))
+    offset = file.tell()
+    fields = _fields(picture, strips, order, big)
+    if picture.exif:
+        fields += directory_tree(picture.exif, unpack(order + "I", picture.exif, 4)[0], order)
+    file.write(packed_directory(fields, offset, order, big))
+    file.seek(8 if big else 4)
+    file.write(struct.pack(order + ("Q" if big else "I"), offset))
+    file.seek(0, os.SEEK_END)
+
+
+def _write_strip(file: BinaryIO, band: np.ndarray, order: str) -> tuple[int, int]:
+    """(offset, bytes) of the strip written."""
+    if band.dtype.kind == "u":
+        band = np.concatenate((band[:, :1], np.diff(band, axis=1)), axis=1)
+    packed = zlib.compress(band.astype(band.dtype.newbyteorder(order)).tobytes(), 4)
+    offset = file.tell()
+    file.write(packed)
+    return offset, len(packed)
+
+
+def _fields(picture: Picture, strips: list[tuple[int, int]], order: str, big: bool) -> list[Field]:
+    def numbers(tag: int, kind: int, *values: int) -> Field:
+        code = {3: "H", 4: "I", 16: "Q"}[kind]
+        return Field(tag, kind, len(values), struct.pack(f"{order}{len(values)}{code}", *values))
+
+    samples, integer = picture.samples, picture.pixels.dtype.kind == "u"
+    place = 16 if big else 4
+    rows = next(row_bands(picture.pixels)).stop
+    fields = [
+        numbers(256, 4, picture.width),
+        numbers(257, 4, picture.height),
+        numbers(258, 3, *[8 * picture.pixels.dtype.itemsize] * samples),
+        numbers(259, 3, 8),  # Deflate
+        numbers(262, 3, 2 if picture.pixels.shape[2] == 3 else 1),  # RGB, or grey with black as 0
+        numbers(273, place, *(offset for offset, _ in strips)),
+        numbers(_ORIENTATION, 3, 1),
+        numbers(277, 3, samples),
+        numbers(278, 4, min(rows, picture.height)),
+        numbers(279, place, *(length for _, length in strips)),
+        numbers(284, 3, 1),  # samples interleaved
+        numbers(317, 3, 2 if integer else 1),  # horizontal differences
+        numbers(339, 3, *[1 if integer else 3] * samples),  # unsigned or float
+    ]
+    if picture.alpha is not None:
+        fields.append(numbers(338, 3, 2))  # alpha, not premultiplied
+    if picture.dpi:
+        for tag, value in zip((_X_RESOLUTION, _Y_RESOLUTION), picture.dpi, strict=True):
+            ratio = Fraction(value).limit_denominator(1000)
+            fields.append(Field(tag, 5, 1, struct.pack(order + "II", ratio.numerator, ratio.denominator)))
+        fields.append(numbers(_RESOLUTION_UNIT, 3, 2))
+    if picture.xmp:
+        fields.append(Field(_XMP, 1, len(picture.xmp), picture.xmp))
+    if picture.icc:
+        fields.append(Field(_ICC, 7, len(picture.icc), picture.icc))
+    return fields
