@@ -88,7 +88,7 @@ def _first_page(data: bytes) -> tifffile.TiffPage:
             raise Damaged(f"its {name} is no number")
     for name in ("dataoffsets", "databytecounts", "extrasamples"):
         values = getattr(page, name)
-        if not isinstance(values, tuple) or not all(isinstance(value, int) for value in values):
+        if not isinstance(values, tuple | bytes) or not all(isinstance(value, int) for value in values):
             raise Damaged(f"its {name} are no numbers")
     return page
 
