@@ -93,6 +93,7 @@ def test_sinc_cutoffs_depend_on_the_kernel(drawn):
     sincs = [one.first.blur for one in drawn if isinstance(one.first.blur, Sinc)]
     assert_uniform([sinc.cutoff for sinc in sincs if sinc.size < 13], math.pi / 3, math.pi)
     assert_uniform([sinc.cutoff for sinc in sincs if sinc.size >= 13], math.pi / 5, math.pi)
+    assert_uniform([sinc.cutoff for sinc in sincs if sinc.size == 13], math.pi / 5, math.pi)
     assert_uniform([one.sinc.cutoff for one in drawn if one.sinc], math.pi / 3, math.pi)
 
 
