@@ -54,6 +54,13 @@ def test_local_variance_is_taken_of_each_channel_in_float32_without_gradient():
     torch.testing.assert_close(filters.local_variance(x.bfloat16()), w, rtol=0.02, atol=0)
 
 
+def test_flat_areas_have_no_variance_below_zero():
+    flat = torch.linspace(0, 1, 101).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    variance = filters.box_variance(flat, 7)
+    assert variance.min() >= 0
+    assert variance.max() < 1e-6
+
+
 @pytest.mark.parametrize(("window", "side", "message"), [(4, 9, "odd"), (1, 9, "at least 3"), (7, 3, "at least 4 pix")])
 def test_box_refuses_windows_without_a_middle_and_images_too_small(window, side, message):
     with pytest.raises(ValueError, match=message):
