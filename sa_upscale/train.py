@@ -97,7 +97,8 @@ def fit(
                 group["lr"] = rate
             with autocast():
                 sr = generator(lr)
-            parts = [loss(losses.Step(lr=lr, hr=hr, sr=sr)) for _, loss in terms]
+            batch = losses.Step(lr=lr, hr=hr, sr=sr)
+            parts = [loss(batch) for _, loss in terms]
             total = sum(weight * part for (weight, _), part in zip(terms, parts, strict=True))
             if not torch.isfinite(total):
                 _stop_not_finite(step, labels, parts, run)
@@ -250,9 +251,12 @@ def _start_from(generator: nn.Module, recipe: config.Recipe) -> None:
 def _build_loss(table: dict) -> nn.Module:
     options = {key: value for key, value in table.items() if key not in ("name", "weight")}
     try:
-        return losses.build(table["name"], **options)
+        loss = losses.build(table["name"], **options)
     except ValueError as error:
         raise UpscaleError(f"recipe: [[losses]]: {error}") from None
+    if missing := losses.needs([loss]) | ({"calibration"} if getattr(loss, "share", None) else set()):
+        raise UpscaleError(f"recipe: {table['name']} cannot be trained with yet: it needs {', '.join(sorted(missing))}")
+    return loss
 
 
 def _autocast(device: torch.device, precision: str | None):

@@ -142,6 +142,9 @@ def test_bad_input_is_one_clear_line(recipe, tmp_path):
         train.fit(load(recipe, "model.name=compcat"), run)
     with pytest.raises(UpscaleError, match=r"\[\[losses\]\].*did you mean l1"):
         train.fit(load(recipe, "losses=[{name='l12'}]"), run)
+    for loss, need in (("gan", "discriminator"), ("perceptual", "vgg"), ("ldl", "ema"), ("sa-canny", "calibration")):
+        with pytest.raises(UpscaleError, match=f"{loss} cannot be trained with yet: it needs {need}"):
+            train.fit(load(recipe, f"losses=[{{name='{loss}'}}]"), run)
     train.fit(load(recipe, "train.steps=1"), run, resume=True)
     with pytest.raises(UpscaleError, match="holds a run already"):
         train.fit(load(recipe), run)
