@@ -686,15 +686,18 @@ def canonical(state_dict: Mapping[str, Any]) -> tuple[str, dict, dict]:
     with or without `module.` before every name.  Raises `UpscaleError` when they are no network known here.
     """
     from sa_upscale.models.rrdbnet import canonical_rrdbnet
+    from sa_upscale.models.swinir import canonical_swinir
 
     state = _unwrapped(state_dict)
     if found := canonical_rrdbnet(state):
         return "rrdbnet", *found
+    if found := canonical_swinir(state):
+        return "swinir", *found
     for architecture, guess in (("compact", _compact_parameters), ("srresnet", _srresnet_parameters)):
         parameters = guess(state)
         if parameters is not None and _misfit(_plan(architecture, parameters), state) is None:
             return architecture, parameters, state
-    raise UpscaleError("these are not the weights of a network known here (ESRGAN family, Compact, SRResNet)")
+    raise UpscaleError("these are not the weights of a network known here (ESRGAN family, SwinIR, Compact, SRResNet)")
 
 
 def _unwrapped(state_dict: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -1,9 +1,15 @@
 """The networks by name.
 
-Adding one: a file in this folder and a line in `GENERATORS`.  Every generator declares `scale`, `window` (frames it
-takes: 1 or 5), `multiple` (its input's height and width must be divisible by it), `context` (how many LR pixels on each
-side an output pixel depends on) and `parameters_dict` (the keywords that rebuild it), takes float tensors in [0, 1] of
-shape `(N, 3, h, w)` or `(N, window, 3, h, w)` and returns `(N, 3, h * scale, w * scale)`.
+Adding one: a file in this folder and a line in `GENERATORS` or `DISCRIMINATORS`.
+
+Every generator declares `scale`, `window` (frames it takes: 1 or 5), `multiple` (its input's height and width must be
+divisible by it), `context` (how many LR pixels on each side an output pixel depends on) and `parameters_dict` (the
+keywords that rebuild it), takes float tensors in [0, 1] of shape `(N, 3, h, w)` or `(N, window, 3, h, w)` and returns
+`(N, 3, h * scale, w * scale)`.
+
+Every discriminator is built for a `size`, the side of the pictures it will be shown, and has `parameters_dict` too.  It
+takes `(N, 3, size, size)` in [0, 1] and returns its logits and the list of its convolutions' feature maps before
+activation.
 """
 
 import inspect
@@ -12,15 +18,29 @@ from torch import nn
 
 from sa_upscale.errors import near
 from sa_upscale.models.compact import Compact
+from sa_upscale.models.discriminators import (
+    AFMDiscriminator,
+    ESRGANDiscriminator,
+    UNetDiscriminator,
+    VSRResFeatGANDiscriminator,
+)
 from sa_upscale.models.rrdbnet import RRDBNet
 from sa_upscale.models.srresnet import SRResNet
+from sa_upscale.models.swinir import SwinIR
 from sa_upscale.models.vsrresnet import VSRResNet
 
 GENERATORS: dict[str, type[nn.Module]] = {
     "compact": Compact,
     "rrdbnet": RRDBNet,
     "srresnet": SRResNet,
+    "swinir": SwinIR,
     "vsrresnet": VSRResNet,
+}
+DISCRIMINATORS: dict[str, type[nn.Module]] = {
+    "afm": AFMDiscriminator,
+    "esrgan": ESRGANDiscriminator,
+    "unet": UNetDiscriminator,
+    "vsrresfeatgan": VSRResFeatGANDiscriminator,
 }
 
 
@@ -29,11 +49,19 @@ def build(architecture: str, **parameters) -> nn.Module:
 
     Raises `ValueError` for an unknown name or keyword, with the nearest known ones.
     """
-    if architecture not in GENERATORS:
-        raise ValueError(f"unknown architecture {architecture!r}; {near(architecture, GENERATORS)}")
-    network = GENERATORS[architecture]
-    known = inspect.signature(network).parameters
-    for keyword in parameters:
+    return _build("architecture", GENERATORS, architecture, parameters)
+
+
+def build_discriminator(name: str, **options) -> nn.Module:
+    """Construct the discriminator `name` with its own keywords; errors as for `build`, and for an impossible `size`."""
+    return _build("discriminator", DISCRIMINATORS, name, options)
+
+
+def _build(kind: str, table: dict[str, type[nn.Module]], name: str, keywords: dict) -> nn.Module:
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}; {near(name, table)}")
+    known = inspect.signature(table[name]).parameters
+    for keyword in keywords:
         if keyword not in known:
-            raise ValueError(f"{architecture} takes no {keyword!r}; {near(keyword, known)}")
-    return network(**parameters)
+            raise ValueError(f"{name} takes no {keyword!r}; {near(keyword, known)}")
+    return table[name](**keywords)
