@@ -244,9 +244,25 @@ def evaluate(
     hr: Annotated[Path, typer.Option("--data", help="A folder of HR pictures, or of folders of frames.")],
     lr: Annotated[Path | None, typer.Option(help="Their LR; made of the HR by bicubic reduction by default.")] = None,
     scale: Annotated[int, typer.Option("--scale", "-x", min=1, max=8)] = 4,
-    metrics: Annotated[str, typer.Option(help="A list with commas: psnr-y, psnr.")] = "psnr-y,psnr",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="A list with commas: psnr, ssim, vif (each with -y for luma), vgg-percep, lpips, dists, fid."
+        ),
+    ] = "psnr-y,ssim-y",
     border: Annotated[
-        int | None, typer.Option(min=0, help="Pixels left out on each side; the scale by default.")
+        int | None, typer.Option(min=0, help="Pixels that PSNR, SSIM and VIF leave out on each side; the scale.")
+    ] = None,
+    vgg_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The VGG19 that vgg-percep looks through.")
+    ] = None,
+    backbones: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where checkpoints/ has the networks of lpips, dists and fid; torch's hub."),
+    ] = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Also write a .json, .csv or .md file; again for more."),
     ] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
@@ -255,26 +271,34 @@ def evaluate(
     """Measure checkpoints on pictures whose HR is known."""
     from sa_upscale import evaluate
 
+    files = output or []
+    for file in files:
+        evaluate.check_output(file)
     say = _Voice(json_lines, sys.stdout)
-    names = [name.strip() for name in metrics.split(",")]
+    border = scale if border is None else border
     with say.progress() as progress:
         scores = evaluate.evaluate(
             models,
             hr,
             lr,
             scale=scale,
-            metrics=names,
+            metrics=[name.strip() for name in metrics.split(",")],
             border=border,
+            vgg_weights=vgg_weights,
+            backbones=backbones,
             device=device,
             precision=precision,
             on_progress=progress,
+            on_notice=say.notice,
         )
     if json_lines:
         for score in scores:
-            say.tell({"event": "result", **dataclasses.asdict(score)}, "")
-        return
-    rows = [[score.method, *(f"{score.means[name]:.4f}" for name in names), f"{score.seconds:.1f}"] for score in scores]
-    _draw(["method", *names, "seconds"], rows)
+            say.tell({"event": "result", **evaluate.facts(score)}, "")
+    else:
+        _draw(*evaluate.table(scores))
+    about = {"data": str(hr), "lr": lr and str(lr), "scale": scale, "border": border, "version": __version__}
+    for file in files:
+        evaluate.write(file, scores, about)
 
 
 @models_app.command("list")
