@@ -1,6 +1,6 @@
 """Make the README's before/after pictures: `python -m benchmarks.pictures photo.jpg photo_x4.png out.png x,y,w,h ...`.
 
-Each crop of the photo, `x,y,w,h` in its pixels, becomes a row: enlarged by bicubic on the left, the result on the right.
+Each crop of the photo, `x,y,w,h` in its pixels, becomes a row: enlarged by bicubic on the left, the result right.
 """
 
 import sys
