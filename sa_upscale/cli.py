@@ -148,15 +148,7 @@ def image(
     options = {"scale": scale, "suffix": suffix, "format": format, "recursive": recursive}
     jobs = upscale.plan_jobs(inputs, output, **options, on_notice=say.notice)
     with say.progress() as progress:
-        upscaler = upscale.Upscaler(
-            model,
-            scale,
-            device=device,
-            precision=precision,
-            tile=tile,
-            on_notice=say.notice,
-            on_fetch=lambda name: functools.partial(progress, label=f"fetching {name}"),
-        )
+        upscaler = upscale.Upscaler(model, scale, **_running(device, precision, tile, say, progress))
         results = upscale.run_jobs(
             jobs, upscaler, skip_existing=skip_existing, quality=quality, on_progress=progress, on_result=say.picture
         )
@@ -208,16 +200,7 @@ def video(
         say.notice(f"{source.name}: upscaling x{scale:g}; choose another scale with -x")
     target = video.target_for(source, output, scale)
     with say.progress() as progress:
-        engines = upscale.load_engines(
-            model,
-            scale,
-            kind="video",
-            device=device,
-            precision=precision,
-            tile=tile,
-            on_notice=say.notice,
-            on_fetch=lambda name: functools.partial(progress, label=f"fetching {name}"),
-        )
+        engines = upscale.load_engines(model, scale, kind="video", **_running(device, precision, tile, say, progress))
         result = video.upscale_file(
             source,
             target,
@@ -431,6 +414,17 @@ def train(
         {"event": "result", "steps": outcome.steps, "psnr_y": outcome.best, "path": str(outcome.file)},
         f"{outcome.steps} steps, best validation {outcome.best:.2f} dB PSNR-Y: {outcome.file}",
     )
+
+
+def _running(device: str | None, precision: str | None, tile: int | None, say: "_Voice", progress: Callable) -> dict:
+    """How `upscale.load_engines` is to load and run the networks of a command."""
+    return {
+        "device": device,
+        "precision": precision,
+        "tile": tile,
+        "on_notice": say.notice,
+        "on_fetch": lambda name: functools.partial(progress, label=f"fetching {name}"),
+    }
 
 
 def _standing(report) -> str:
