@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sa_upscale.degrade import bicubic
+from sa_upscale.functional.resize import resize_axis
 
 
 def pixels(path):
@@ -30,6 +32,15 @@ def test_bsd100_is_reproduced_bit_for_bit(shared):
     assert len(pairs) == 100
     for hr, lr in pairs:
         np.testing.assert_array_equal(bicubic(pixels(hr), 4), pixels(lr), err_msg=hr.name)
+
+
+@pytest.mark.parametrize("scale", range(1, 9))
+def test_it_is_the_reference_filter_rounded_after_each_pass(scale):
+    hr = np.random.default_rng(scale).integers(0, 256, (5 * scale, 7 * scale, 3), dtype=np.uint8)
+    x = torch.tensor(hr, dtype=torch.float64)
+    for axis, length in ((0, 5), (1, 7)):
+        x = (resize_axis(x, length, axis=axis, border="replicate") + 0.5).floor().clamp(0, 255)
+    np.testing.assert_array_equal(bicubic(hr, scale), x.numpy())
 
 
 def test_what_does_not_divide_is_cropped():

@@ -87,7 +87,7 @@ class SecondOrder:
     """
 
     first: Stage = field(default_factory=Stage)
-    second: Stage = field(default_factory=SecondStage)
+    second: SecondStage = field(default_factory=SecondStage)
     final_sinc: float = 0.8
     jpeg_last: float = 0.5
 
