@@ -100,7 +100,7 @@ class Record:
             except ImportError:
                 self._wants_tensorboard = False
                 self._on_notice(
-                    'TensorBoard is not installed and goes without this run; pip install "sa-upscale[tensorboard]" adds it'
+                    'TensorBoard is not installed, so this run has none; pip install "sa-upscale[tensorboard]" adds it'
                 )
                 return None
             folder = self._run / TENSORBOARD / folder_name(stage)
