@@ -9,12 +9,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "sa_upscale"
 LAYERS = [
     {"cli", "__main__"},
     {"upscale", "video", "train", "evaluate", "compare"},
-    {"config", "checkpoints", "images", "media", "journal", "report", "engine", "data", "degrade"},
+    {"config", "checkpoints", "images", "media", "journal", "record", "report", "engine", "data", "degrade"},
     {"models", "losses", "metrics"},
     {"functional"},
     {"errors", "__init__"},
 ]
-ALLOWED = {("__main__", "cli"), ("data", "degrade"), ("data", "images"), ("data", "media")}
+ALLOWED = {("__main__", "cli"), ("config", "degrade"), ("data", "degrade"), ("data", "images"), ("data", "media")}
 
 
 def layer(room):
