@@ -33,7 +33,7 @@ def one_line(error):
         ("notes.png", b"Dear diary, " * 20, "text file"),
         ("bm.bmp", b"BM is how this text begins, but no picture", "text file"),
         ("noise.jpg", bytes(range(128, 256)) * 4, "no picture of a known format"),
-        ("loop.gif", b"GIF89a" + bytes(40), "a GIF"),
+        ("loop.gif", b"GIF89a" + bytes(40), "damaged or incomplete GIF"),
         ("clip.mp4", b"\0\0\0\x20ftypisom" + bytes(40), "a video"),
         ("photo.heic", b"\0\0\0\x20ftypheic" + bytes(40), "a HEIC"),
         ("head.png", b"\x89PNG\r\n\x1a\n", "damaged or incomplete PNG"),

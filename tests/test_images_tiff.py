@@ -135,13 +135,27 @@ def test_tiff_of_half_and_double_floats():
         picture = read(tiff_bytes(samples, photometric="rgb"))
         assert picture.pixels.dtype == np.float32
         assert np.array_equal(picture.pixels, samples.astype(np.float32))
-    with pytest.raises(UpscaleError, match="not finite"):
-        read(tiff_bytes(np.full((4, 5), np.nan, np.float32)))
+    holes = np.array([[0.5, np.nan, np.inf, -np.inf, 2.0]], np.float32)
+    picture = read(tiff_bytes(holes))
+    assert picture.pixels[0, :, 0].tolist() == [0.5, 0.0, 2.0, 0.5, 2.0]
+    assert picture.notes == ["3 of its samples were no finite numbers and were replaced"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (np.array([[-5, 0, 300, 65535]], np.int32), [0, 0, 300, 65535]),
+        (np.array([[0, 1 << 16, 1 << 31, 2**32 - 1]], np.uint32), [0, 1, 1 << 15, 65535]),
+        (np.array([[-5, 0, 300, 32767]], np.int16), [0, 0, 300, 32767]),
+    ],
+)
+def test_tiff_of_other_integers_is_read_as_16_bits(stored, expected):
+    picture = read(tiff_bytes(stored))
+    assert picture.pixels.dtype == np.uint16
+    assert picture.pixels[0, :, 0].tolist() == expected
 
 
 def test_tiff_kinds_that_are_refused_are_named():
-    with pytest.raises(UpscaleError, match="which is not read"):
-        read(tiff_bytes(np.zeros((4, 5), np.int32)))
     with pytest.raises(UpscaleError, match="2 pages"):
         read(tiff_bytes(np.zeros((2, 40, 50), np.uint8), photometric="minisblack"))
     raw = tiff_bytes(np.zeros((4, 5), np.uint8), extratags=[(50706, "B", 4, (1, 4, 0, 0), True)])

@@ -9,7 +9,7 @@ from PIL import BmpImagePlugin
 
 from sa_upscale.images import pillow
 from sa_upscale.images.picture import Picture
-from sa_upscale.images.source import Source, plain_dpi
+from sa_upscale.images.source import Arrays, Damaged, Source, library, plain_dpi, unpack
 
 _HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
@@ -20,8 +20,21 @@ def begins(head: bytes) -> bool:
 
 
 def opened(data: bytes) -> Source:
-    image = pillow.header(BmpImagePlugin.BmpImageFile, data)
+    try:
+        image = pillow.header(BmpImagePlugin.BmpImageFile, data)
+    except Damaged:
+        # Unusual orders of the channels, which Pillow refuses.
+        width, height = unpack("<ii", data, 18)
+        return Source(width, abs(height), lambda: _by_opencv(data))
     return Source(*image.size, lambda: pillow.arrays(image), dpi=plain_dpi(image.info.get("dpi")))
+
+
+def _by_opencv(data: bytes) -> Arrays:
+    with library():
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None or array.ndim != 3:
+        raise Damaged("its pixels cannot be decoded")
+    return array[..., 2::-1], array[..., 3] if array.shape[2] == 4 else None
 
 
 def encode(file: BinaryIO, picture: Picture) -> None:

@@ -15,7 +15,9 @@ from sa_upscale.images.picture import Picture, converted, row_bands, top
 class Format:
     """A file format: what it can hold, and the module that reads and writes it.
 
-    `codec` offers `begins(head) -> bool` (by the first 32 bytes), `opened(data) -> Source` and `encode(file, picture)`.
+    `codec` offers `begins(head) -> bool` (by the first 32 bytes), `opened(data) -> Source` and `encode(file, picture)`;
+    where it holds several pictures, `encode_frames(file, shown, count, loop)` too.  A format that is only read has no
+    depths and `becomes` another.
     """
 
     name: str
@@ -26,16 +28,22 @@ class Format:
     alpha: bool = True
     metadata: bool = True  # ICC, EXIF and XMP
     dpi: bool = True
+    grey: bool = True
+    becomes: str | None = None
+    streams: bool = False  # whether `encode` takes bands of rows
     largest_block: int | None = None  # bytes of one EXIF or XMP block
 
 
-def fitted(picture: Picture, known: Format) -> tuple[Picture, list[str]]:
-    """`picture` without what the format cannot hold, and a line for each thing lost."""
+def fitted(picture: Picture, known: Format, wanted: str | None = None) -> tuple[Picture, list[str]]:
+    """`picture` at the `wanted` depth (None: its own) without what the format cannot hold, and a line for each loss."""
     lost = []
-    depth = picture.pixels.dtype.name
+    depth = wanted or picture.pixels.dtype.name
     if depth not in known.depths:
-        depth = known.depths[-1]
-        lost.append(f"{known.name} holds at most {8 * np.dtype(depth).itemsize} bits a channel: depth reduced")
+        deeper = [held for held in known.depths if np.dtype(held).itemsize > np.dtype(depth).itemsize]
+        if not deeper:
+            bits = 8 * np.dtype(known.depths[-1]).itemsize
+            lost.append(f"{known.name} holds at most {bits} bits a channel: depth reduced")
+        depth = (deeper or known.depths[-1:])[0]
     pixels, alpha = converted(picture.pixels, depth), picture.alpha
     if alpha is not None:
         alpha = converted(alpha, depth)
@@ -70,10 +78,10 @@ def _fitted_metadata(picture: Picture, known: Format, lost: list[str]) -> tuple[
             "tiff:ImageLength": down,
         },
     )
-    # WebP has no grey pixels, and a grey profile on coloured ones makes readers refuse or ignore it.
-    if known.name == "WebP" and profile_space(icc) == b"GRAY":
+    # Without grey pixels: a grey profile on coloured ones makes readers refuse or ignore it.
+    if not known.grey and profile_space(icc) == b"GRAY":
         icc = None
-        lost.append("WebP holds no grey ICC profile")
+        lost.append(f"{known.name} holds no grey ICC profile")
     most = known.largest_block
     if most and exif and len(exif) > most:
         exif = None

@@ -3,7 +3,7 @@
 Bands, because a result of 600 MB leaves no room for the temporary copies that a whole-picture expression makes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,6 +48,13 @@ class Picture:
         return self.pixels.shape[2] + (self.alpha is not None)
 
 
+def blank(height: int, width: int, channels: int, depth: str, alpha: bool) -> Picture:
+    """A picture of that size that takes no memory: stands for one whose rows are still to come."""
+    nothing = np.zeros((), depth)
+    pixels = np.broadcast_to(nothing, (height, width, channels))
+    return Picture(pixels, np.broadcast_to(nothing, (height, width)) if alpha else None)
+
+
 def top(dtype) -> int | float:
     """The value of white."""
     return 1.0 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
@@ -55,9 +62,14 @@ def top(dtype) -> int | float:
 
 def row_bands(array: np.ndarray) -> Iterator[slice]:
     """The rows of `array` in bands of about `BAND_BYTES`."""
-    step = max(1, BAND_BYTES // max(1, array[:1].nbytes))
+    step = band_rows(array)
     for start in range(0, array.shape[0], step):
         yield slice(start, start + step)
+
+
+def band_rows(array: np.ndarray) -> int:
+    """How many rows of `array` make a band."""
+    return max(1, BAND_BYTES // max(1, array[:1].nbytes))
 
 
 def sample_bands(picture: Picture) -> Iterator[np.ndarray]:
@@ -67,12 +79,38 @@ def sample_bands(picture: Picture) -> Iterator[np.ndarray]:
         yield band if picture.alpha is None else np.dstack((band, picture.alpha[rows]))
 
 
+def rebanded(bands: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """`bands` of rows cut anew so that each but the last has `count` rows."""
+    waiting = []
+    for band in bands:
+        waiting.append(band)
+        while sum(map(len, waiting)) >= count:
+            joined = np.concatenate(waiting) if len(waiting) > 1 else waiting[0]
+            yield joined[:count]
+            waiting = [joined[count:]]
+    rest = [band for band in waiting if len(band)]
+    if rest:
+        yield np.concatenate(rest)
+
+
+def finite(array: np.ndarray, notes: list[str]) -> np.ndarray:
+    """A float `array` with what is no number as 0 and what is infinite as the largest there is, which `notes` say."""
+    bad = ~np.isfinite(array)
+    if not bad.any():
+        return array
+    notes.append(f"{np.count_nonzero(bad)} of its samples were no finite numbers and were replaced")
+    usable = array[~bad]
+    low, high = (usable.min(), usable.max()) if len(usable) else (0, 0)
+    return np.nan_to_num(array, nan=0, posinf=high, neginf=low)
+
+
 def converted(array: np.ndarray, depth: str) -> np.ndarray:
-    """`array` at another depth, rounded to nearest and clipped."""
+    """`array` at another depth, rounded to nearest and clipped where that is of integers."""
     if array.dtype == depth:
         return array
     result = np.empty(array.shape, depth)
     factor = top(depth) / top(array.dtype)
     for rows in row_bands(array):
-        result[rows] = np.rint(np.clip(array[rows] * np.float32(factor), 0, top(depth)))
+        scaled = array[rows] * np.float32(factor)
+        result[rows] = scaled if depth == "float32" else np.rint(np.clip(scaled, 0, top(depth)))
     return result

@@ -10,8 +10,10 @@ be a 600 MB picture.
 Reference: Portable Network Graphics, third edition (W3C).
 """
 
+import itertools
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 import cv2
@@ -21,7 +23,7 @@ from PIL import PngImagePlugin
 from sa_upscale.images import pillow
 from sa_upscale.images.exif import carry_exif
 from sa_upscale.images.picture import Picture, sample_bands, top
-from sa_upscale.images.source import Damaged, Source, library, plain_dpi, unpack
+from sa_upscale.images.source import Arrays, Damaged, Source, library, plain_dpi, unpack
 
 EFFORT = 3
 """zlib's level.  Beside the usual 6 it takes a third of the time for 5 % more bytes in photographs and 8 % in text; the
@@ -36,6 +38,7 @@ _GREY, _RGB, _INDEXED, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _SAMPLES = {_GREY: 1, _RGB: 3, _INDEXED: 1, _GREY_ALPHA: 2, _RGB_ALPHA: 4}
 _LARGEST_BLOCK = 32 << 20
 _INFLATE_BYTES = 1 << 20
+_STREAM_BYTES = 16 << 20
 
 Chunk = tuple[bytes, memoryview]
 
@@ -59,11 +62,13 @@ def opened(data: bytes) -> Source:
         width,
         height,
         lambda: _pixels(chunks),
-        frames=unpack(">I", first[b"acTL"])[0] if b"acTL" in first else 1,
+        rows=(lambda: _rows(chunks)) if _can_stream(chunks) else None,
         xmp=_xmp(chunks),
         colour_chunks=tuple((name, bytes(first[name])) for name in _COLOUR_CHUNKS if name in first),
     )
     carry_exif(source, bytes(first.get(b"eXIf", b"")))
+    if b"acTL" in first:
+        _animate(source, pillow.header(PngImagePlugin.PngImageFile, data))
     if b"iCCP" in first:
         source.icc = _profile(bytes(first[b"iCCP"]))
         if source.icc is None:
@@ -72,6 +77,13 @@ def opened(data: bytes) -> Source:
         across, down, unit = unpack(">IIB", first[b"pHYs"])
         source.dpi = plain_dpi((across * 0.0254, down * 0.0254)) if unit == 1 else None
     return source
+
+
+def _animate(source: Source, image: PngImagePlugin.PngImageFile) -> None:
+    # A still for programs that know no animations is no part of this one.
+    still = int(bool(image.info.get("default_image")))
+    source.frames, source.loop = max(1, image.n_frames - still), image.info.get("loop", 0)
+    source.play = lambda: itertools.islice(pillow.frames(image), still, None)
 
 
 def _chunks(data: bytes) -> list[Chunk]:
@@ -94,6 +106,60 @@ def _chunks(data: bytes) -> list[Chunk]:
             break
         at = end
     return chunks
+
+
+def _can_stream(chunks: list[Chunk]) -> bool:
+    _, _, _, kind, _, _, interlaced = unpack(">IIBBBBB", chunks[0][1])
+    return not interlaced and kind != _INDEXED and not any(name == b"tRNS" for name, _ in chunks)
+
+
+def _rows(chunks: list[Chunk]) -> Iterator[Arrays]:
+    """The picture in bands: each is made a small PNG of its own, which a library decodes.
+
+    Filters refer to the row above, so that the last row of a band stands, unfiltered, at the head of the next.
+    """
+    width, height, depth, kind = unpack(">IIBB", chunks[0][1])
+    row_bytes = 1 + -(-width * depth * _SAMPLES[kind] // 8)
+    count = max(1, _STREAM_BYTES // row_bytes)
+    above = bytes(row_bytes)
+    for filtered in _inflated_rows(chunks, row_bytes * count, row_bytes * height):
+        rows = len(filtered) // row_bytes
+        header = struct.pack(">IIBBBBB", width, rows + 1, depth, kind, 0, 0, 0)
+        small = [(b"IHDR", memoryview(header)), (b"IDAT", memoryview(zlib.compress(above + filtered, 0)))]
+        pixels, alpha = _pixels(small)
+        pixels, alpha = pixels[1:], None if alpha is None else alpha[1:]
+        above = _unfiltered(pixels[-1:], None if alpha is None else alpha[-1:], depth)
+        yield pixels, alpha
+
+
+def _unfiltered(pixels: np.ndarray, alpha: np.ndarray | None, depth: int) -> bytes:
+    """One row as it stands in a file, with no filter."""
+    row = pixels if alpha is None else np.dstack((pixels, alpha))
+    if depth < 8:
+        row = row // (255 // (2**depth - 1))
+        bits = np.unpackbits(row.reshape(-1, 1), axis=1)[:, 8 - depth :]
+        return b"\0" + np.packbits(bits).tobytes()
+    return b"\0" + row.astype(">u2" if depth == 16 else np.uint8).tobytes()
+
+
+def _inflated_rows(chunks: list[Chunk], step: int, whole: int) -> Iterator[bytes]:
+    """`whole` bytes of filtered rows in pieces of `step`."""
+    inflate, found, done = zlib.decompressobj(), bytearray(), 0
+    try:
+        for name, content in chunks:
+            waiting = content if name == b"IDAT" else b""
+            while waiting:
+                found += inflate.decompress(waiting, _INFLATE_BYTES)
+                waiting = inflate.unconsumed_tail
+                while len(found) >= min(step, whole - done) > 0:
+                    piece = min(step, whole - done)
+                    yield bytes(found[:piece])
+                    del found[:piece]
+                    done += piece
+    except zlib.error as error:
+        raise Damaged(str(error)) from error
+    if done < whole:
+        raise Damaged("the file is cut short")
 
 
 def _pixels(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -181,26 +247,53 @@ def _inflated(packed: bytes) -> bytes | None:
 # --- writing ---
 
 
-def encode(file: BinaryIO, picture: Picture) -> None:
-    """Write the picture band by band, all rows Paeth-filtered: the best single filter for photographs."""
-    depth = picture.pixels.dtype.itemsize
+def encode(file: BinaryIO, picture: Picture, bands: Iterable[np.ndarray] | None = None) -> None:
+    """Write the picture, from `bands` of its rows where they are given."""
+    _write_head(file, picture)
+    for packed in _packed(picture, sample_bands(picture) if bands is None else bands):
+        file.write(_chunk(b"IDAT", packed))
+    file.write(_chunk(b"IEND", b""))
+
+
+def encode_frames(file: BinaryIO, shown: Iterable[tuple[Picture, float]], count: int, loop: int) -> None:
+    """Write an animation of whole frames, each in place of the one before. Reference: PNG specification, 11.3.6."""
+    sequence = itertools.count()
+    for index, (picture, milliseconds) in enumerate(shown):
+        if index == 0:
+            _write_head(file, picture, (b"acTL", struct.pack(">II", count, loop)))
+        # Sixteen bits for a numerator and a denominator: tenths of milliseconds reach 6.5 seconds.
+        delay = (round(10 * milliseconds), 10000) if milliseconds < 6553 else (round(milliseconds / 10), 100)
+        placed = struct.pack(">IIIIIHHBB", next(sequence), picture.width, picture.height, 0, 0, *delay, 0, 0)
+        file.write(_chunk(b"fcTL", placed))
+        for packed in _packed(picture, sample_bands(picture)):
+            if index == 0:
+                file.write(_chunk(b"IDAT", packed))
+            else:
+                file.write(_chunk(b"fdAT", struct.pack(">I", next(sequence)) + packed))
+    file.write(_chunk(b"IEND", b""))
+
+
+def _write_head(file: BinaryIO, picture: Picture, *more: tuple[bytes, bytes]) -> None:
     kind = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGB_ALPHA}[picture.samples]
+    bits = 8 * picture.pixels.dtype.itemsize
+    header = struct.pack(">IIBBBBB", picture.width, picture.height, bits, kind, 0, 0, 0)
     file.write(_SIGNATURE)
-    for name, content in (
-        (b"IHDR", struct.pack(">IIBBBBB", picture.width, picture.height, 8 * depth, kind, 0, 0, 0)),
-        *_metadata_chunks(picture),
-    ):
+    for name, content in ((b"IHDR", header), *_metadata_chunks(picture), *more):
         file.write(_chunk(name, content))
+
+
+def _packed(picture: Picture, bands: Iterable[np.ndarray]) -> Iterator[bytes]:
+    """The rows deflated, all Paeth-filtered: the best single filter for photographs."""
+    depth = picture.pixels.dtype.itemsize
     deflate = zlib.compressobj(EFFORT)
     above = np.zeros(picture.width * picture.samples * depth, np.uint8)
-    for band in sample_bands(picture):
+    for band in bands:
         rows = np.ascontiguousarray(band.astype(">u2") if depth == 2 else band).view(np.uint8).reshape(len(band), -1)
         packed = deflate.compress(_paeth_filtered(rows, above, picture.samples * depth))
         if packed:
-            file.write(_chunk(b"IDAT", packed))
-        above = rows[-1]
-    file.write(_chunk(b"IDAT", deflate.flush()))
-    file.write(_chunk(b"IEND", b""))
+            yield packed
+        above = rows[-1].copy()
+    yield deflate.flush()
 
 
 def _metadata_chunks(picture: Picture) -> list[tuple[bytes, bytes]]:

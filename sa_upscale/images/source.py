@@ -26,17 +26,26 @@ class Refused(Exception):
     """The file is whole but of a kind that is not read; the text goes on from the file's name."""
 
 
+Arrays = tuple[np.ndarray, np.ndarray | None]
+"""Pixels `(H, W, C)` and alpha `(H, W)` or None, as in `Picture` but not yet turned upright."""
+
+
 @dataclass
 class Source:
     """A file whose header has been read: its size as stored, its metadata, and how to get at its pixels.
 
-    `decode` gives pixels `(H, W, C)` and alpha `(H, W)` or None, as in `Picture` but not yet turned upright.
+    `decode` gives the first picture.  Where there are several `frames`, `play` gives each as it is to be seen, with the
+    milliseconds it is shown for (0 for pages, which have no time), and `loop` is how often they play, 0 for ever.
+    `rows` gives the picture in bands from top to bottom, for formats that can do so without holding all of it.
     """
 
     width: int
     height: int
-    decode: Callable[[], tuple[np.ndarray, np.ndarray | None]]
+    decode: Callable[[], Arrays]
     frames: int = 1
+    loop: int = 0
+    play: Callable[[], Iterator[tuple[Arrays, float]]] | None = None
+    rows: Callable[[], Iterator[Arrays]] | None = None
     orientation: int = 1
     icc: bytes | None = None
     exif: bytes | None = None

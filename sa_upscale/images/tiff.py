@@ -13,6 +13,7 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -32,13 +33,14 @@ from sa_upscale.images.directories import (
     packed_directory,
     set_number,
 )
-from sa_upscale.images.picture import Picture, converted, row_bands, sample_bands, top
-from sa_upscale.images.source import Damaged, Refused, Source, library, plain_dpi, unpack
+from sa_upscale.images.picture import Picture, band_rows, converted, finite, rebanded, sample_bands, top
+from sa_upscale.images.source import Arrays, Damaged, Refused, Source, library, plain_dpi, unpack
 
 _SUBFILE_TYPE, _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 254, 274, 282, 283, 296
 _XMP, _ICC = 700, 34675
 _REDUCED, _MASK = 1, 4  # bits of the subfile type
-_NATIVE_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+_NATIVE_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
+_STREAM_BYTES = 16 << 20
 _RAW_PHOTO_TAGS = (50706, 50752)  # DNG's version, Canon's slices
 # Above this the strips may not leave room for 32-bit offsets, even when nothing compresses.
 _LARGEST_CLASSIC = 3_900_000_000
@@ -58,11 +60,16 @@ def opened(data: bytes) -> Source:
     if page.is_reduced or any(tag in fields for tag in _RAW_PHOTO_TAGS):
         raise Refused("is a camera's raw file; develop it to TIFF, PNG or JPEG first")
     icc = fields[_ICC].value if _ICC in fields else None
+    notes: list[str] = []
+    pages = _pages(data, order, big)
     source = Source(
         page.imagewidth,
         page.imagelength,
-        lambda: _pixels(data, page, icc),
-        frames=_pages(data, order, big),
+        lambda: _pixels(data, page, icc, notes),
+        frames=len(pages),
+        play=lambda: ((_pixels(data, other, icc, notes), 0.0) for other in map(page.parent.pages.get, pages)),
+        rows=(lambda: _rows(data, page, notes)) if _can_stream(data, page) else None,
+        notes=notes,
         orientation=_plain_number(fields, _ORIENTATION, 1, order),
         icc=icc,
         xmp=fields[_XMP].value.rstrip(b"\0") if _XMP in fields else None,
@@ -93,24 +100,26 @@ def _first_page(data: bytes) -> tifffile.TiffPage:
     return page
 
 
-def _pages(data: bytes, order: str, big: bool) -> int:
-    """How many pictures are chained in the file, thumbnails and masks not counted.
+def _pages(data: bytes, order: str, big: bool) -> list[int]:
+    """Where in the chain of the file's directories the pictures are, thumbnails and masks left out.
 
-    Counted here because tifffile follows a damaged chain in circles.
+    Followed here because tifffile follows a damaged chain in circles.
     """
     pointer = order + ("Q" if big else "I")
     (offset,) = unpack(pointer, data, 8 if big else 4)
-    pages, seen = 0, set()
+    pages, seen = [], []
     while offset and offset not in seen:
-        seen.add(offset)
         try:
             fields, next_pointer = directory(data, offset, order, big)
             kind = next((number(found, order) for found in fields if found.tag == _SUBFILE_TYPE), 0)
-            (offset,) = unpack(pointer, data, next_pointer)
+            following = unpack(pointer, data, next_pointer)[0]
         except Damaged:
             break
-        pages += not kind & (_REDUCED | _MASK)
-    return max(1, pages)
+        if not kind & (_REDUCED | _MASK):
+            pages.append(len(seen))
+        seen.append(offset)
+        offset = following
+    return pages or [0]
 
 
 def _plain_number(fields: dict[int, Field], tag: int, otherwise: int, order: str) -> int:
@@ -146,38 +155,47 @@ def _unturned(data: bytes, page) -> bytes:
     return bytes(turned)
 
 
-def _pixels(data: bytes, page, icc: bytes | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """`page` decoded by tifffile, or, where that lacks the codec, by OpenCV (deep) or Pillow (8 bit and less)."""
+def _pixels(data: bytes, page, icc: bytes | None, notes: list[str]) -> Arrays:
+    """`page` decoded by tifffile, or, where that lacks the codec, by OpenCV (deep) or Pillow; adds to `notes`."""
+    _require_strips(data, page)
+    kinds = tifffile.PHOTOMETRIC
+    plain = page.photometric in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB)
+    native = (
+        page.dtype is not None and str(page.dtype) in _NATIVE_TYPES and page.bitspersample == 8 * page.dtype.itemsize
+    )
+    if plain and native:
+        array = _array(data, page)
+        if array is not None:
+            return _colour_and_alpha(array, page, notes)
+    if page.photometric == kinds.SEPARATED and native:
+        return pillow.arrays(cmyk_to_rgb(_cmyk(data, page), icc))
+    return _by_others(data, page, notes)
+
+
+def _require_strips(data: bytes, page) -> None:
     if len(page.dataoffsets) != len(page.databytecounts):
         raise Damaged("its list of strips is broken")
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         if not count or offset + count > len(data):
             raise Damaged("the file is cut short")
-    kinds = tifffile.PHOTOMETRIC
-    plain = page.photometric in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB)
-    native = str(page.dtype) in _NATIVE_TYPES and page.bitspersample == 8 * page.dtype.itemsize
-    if plain and native:
-        array = _array(data, page)
-        if array is not None:
-            return _colour_and_alpha(array, page)
-    if page.photometric == kinds.SEPARATED and native:
-        return pillow.arrays(cmyk_to_rgb(_cmyk(data, page), icc))
-    small = page.bitspersample in (1, 2, 4, 8) and page.sampleformat == tifffile.SAMPLEFORMAT.UINT
-    if small and (plain or page.photometric in (kinds.PALETTE, kinds.YCBCR)):
-        return pillow.arrays(_by_pillow(data, page))
-    raise Refused(
-        f"is a TIFF of {page.bitspersample}-bit samples, colour {page.photometric!s} and compression "
-        f"{page.compression!s}, which is not read; save it as 8 or 16 bit RGB or grey, uncompressed or with Deflate"
-    )
+
+
+def _by_others(data: bytes, page, notes: list[str]) -> Arrays:
+    """What is of no plain kind: other colours, other depths, damaged strips that a library forgives."""
+    bits = page.bitspersample
+    if page.photometric == tifffile.PHOTOMETRIC.MINISBLACK and 8 < bits < 16:
+        array = _array_by_opencv(data, page)
+        if array is not None:  # with the bits at the top
+            return np.rint(array / np.float32(2**16 - 2 ** (16 - bits)) * 65535).astype(np.uint16), None
+    pixels, alpha = pillow.arrays(_by_pillow(data, page))
+    if bits > 8 and pixels.dtype == np.uint8:
+        notes.append(f"its {bits} bits a channel are read as 8")
+    return pixels, alpha
 
 
 def _array(data: bytes, page) -> np.ndarray | None:
     """The samples `(H, W, S)` as stored; None when neither tifffile nor OpenCV reads their compression right."""
-    try:
-        # Both tables raise on looking up what would need the imagecodecs package.
-        tifffile.TIFF.DECOMPRESSORS[page.compression]
-        tifffile.TIFF.UNPREDICTORS[page.predictor]
-    except (KeyError, ImportError):
+    if not _has_decoder(page):
         return _array_by_opencv(data, page)
     with library():
         array = page.asarray()
@@ -188,10 +206,20 @@ def _array(data: bytes, page) -> np.ndarray | None:
     return array if page.axes == "YXS" else np.moveaxis(array, 0, -1)
 
 
+def _has_decoder(page) -> bool:
+    """Whether tifffile has; both tables raise on looking up what would need the imagecodecs package."""
+    try:
+        tifffile.TIFF.DECOMPRESSORS[page.compression]
+        tifffile.TIFF.UNPREDICTORS[page.predictor]
+    except (KeyError, ImportError):
+        return False
+    return True
+
+
 def _array_by_opencv(data: bytes, page) -> np.ndarray | None:
     # OpenCV garbles separate planes and drops the alpha of grey pictures.
     interleaved = page.planarconfig == tifffile.PLANARCONFIG.CONTIG and page.samplesperpixel in (1, 3, 4)
-    if page.dtype not in (np.uint16, np.float32) or not interleaved:
+    if page.dtype not in (np.uint16, np.float32, np.uint32) or not interleaved:
         return None
     with library():
         array = cv2.imdecode(np.frombuffer(_unturned(data, page), np.uint8), cv2.IMREAD_UNCHANGED)
@@ -201,14 +229,11 @@ def _array_by_opencv(data: bytes, page) -> np.ndarray | None:
     return np.atleast_3d(array)[..., [2, 1, 0, 3][: shape[2]] if shape[2] > 1 else slice(None)]
 
 
-def _colour_and_alpha(array: np.ndarray, page) -> tuple[np.ndarray, np.ndarray | None]:
+def _colour_and_alpha(array: np.ndarray, page, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     colours = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
     if array.shape[2] < colours:
         raise Damaged("too few channels")
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            raise Refused("holds samples that are not finite numbers; replace them first")
+    array = _of_our_types(array, notes)
     pixels = array[..., :colours]
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         pixels = top(array.dtype) - pixels
@@ -219,6 +244,47 @@ def _colour_and_alpha(array: np.ndarray, page) -> tuple[np.ndarray, np.ndarray |
     if page.extrasamples and page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA:
         pixels = _unpremultiplied(pixels, alpha)
     return pixels, alpha
+
+
+def _of_our_types(array: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Samples of any type as uint8, uint16 or float32, with what is below zero black."""
+    if array.dtype.kind == "f":
+        return finite(array.astype(np.float32), notes)
+    if array.dtype == np.int8:
+        return array.view(np.uint8)  # written so by mistake: libraries read the bits as unsigned
+    if array.dtype in (np.uint8, np.uint16):
+        return array
+    # 32-bit integers mostly hold 16.
+    return np.clip(array >> (16 if array.max() > 65535 else 0), 0, 65535).astype(np.uint16)
+
+
+def _can_stream(data: bytes, page) -> bool:
+    """Whether the strips, or rows of tiles, can be decoded one after the other."""
+    kinds = tifffile.PHOTOMETRIC
+    plain = page.photometric in (kinds.MINISBLACK, kinds.RGB) and str(page.dtype) in ("uint8", "uint16", "float32")
+    whole = (
+        plain and page.bitspersample == 8 * page.dtype.itemsize and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+    )
+    straight = not (page.extrasamples and page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA)
+    return whole and straight and _has_decoder(page)
+
+
+def _rows(data: bytes, page, notes: list[str]) -> Iterator[Arrays]:
+    _require_strips(data, page)
+    rows, width = page.rowsperstrip if not page.is_tiled else page.tilelength, page.imagewidth
+    across = -(-width // page.tilewidth) if page.is_tiled else 1
+    for top_row in range(0, page.imagelength, rows):
+        height = min(rows, page.imagelength - top_row)
+        band = np.empty((height, width, page.samplesperpixel), page.dtype)
+        for column in range(across):
+            index = top_row // rows * across + column
+            offset, count = page.dataoffsets[index], page.databytecounts[index]
+            with library():
+                samples, place, _ = page.decode(data[offset : offset + count], index)
+            left = place[-2]
+            part = samples[0][:height, : width - left]
+            band[:, left : left + part.shape[1]] = part
+        yield _colour_and_alpha(band, page, notes)
 
 
 def _unpremultiplied(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -244,22 +310,55 @@ def _cmyk(data: bytes, page) -> Image.Image:
 # --- writing ---
 
 
-def encode(file: BinaryIO, picture: Picture) -> None:
-    """Strips in Deflate with horizontal differences, in the byte order of the EXIF block that goes into the file."""
+def encode(file: BinaryIO, picture: Picture, bands: Iterable[np.ndarray] | None = None) -> None:
+    """Write one picture, from `bands` of its rows where they are given."""
     order = byte_order(picture.exif) if picture.exif else "<"
-    big = picture.width * picture.height * picture.samples * picture.pixels.dtype.itemsize > _LARGEST_CLASSIC
+    big = _largest(picture) > _LARGEST_CLASSIC
+    at = _write_head(file, order, big)
+    bands = sample_bands(picture) if bands is None else rebanded(bands, band_rows(picture.pixels))
+    _write_page(file, picture, bands, at, order, big)
+
+
+def encode_frames(file: BinaryIO, shown: Iterable[tuple[Picture, float]], count: int, loop: int) -> None:
+    """Write pages, one after the other; how long each is shown is not held."""
+    for index, (picture, _) in enumerate(shown):
+        if index == 0:
+            # One byte order for all: an EXIF block in the other one is not worth losing the pages for.
+            order, big = byte_order(picture.exif) if picture.exif else "<", _largest(picture) * count > _LARGEST_CLASSIC
+            at = _write_head(file, order, big)
+        if picture.exif and byte_order(picture.exif) != order:
+            picture.exif = None
+        at = _write_page(file, picture, sample_bands(picture), at, order, big)
+
+
+def _largest(picture: Picture) -> int:
+    """Bytes of the picture where nothing compresses."""
+    return picture.width * picture.height * picture.samples * picture.pixels.dtype.itemsize
+
+
+def _write_head(file: BinaryIO, order: str, big: bool) -> int:
+    """Write the head and return where its pointer to the first directory stands."""
     mark = b"II" if order == "<" else b"MM"
     file.write(mark + struct.pack(order + ("HHHQ" if big else "HI"), *((43, 8, 0, 0) if big else (42, 0))))
-    strips = [_write_strip(file, band, order) for band in sample_bands(picture)]
+    return 8 if big else 4
+
+
+def _write_page(file: BinaryIO, picture: Picture, bands: Iterable[np.ndarray], at: int, order: str, big: bool) -> int:
+    """Write strips in Deflate with horizontal differences, then their directory, whose place goes to the pointer `at`.
+
+    Returns where this directory's own pointer to the next one stands.
+    """
+    strips = [_write_strip(file, band, order) for band in bands]
     file.write(b"\0" * (file.tell() % 2))
     offset = file.tell()
     fields = _fields(picture, strips, order, big)
     if picture.exif:
         fields += directory_tree(picture.exif, unpack(order + "I", picture.exif, 4)[0], order)
     file.write(packed_directory(fields, offset, order, big))
-    file.seek(8 if big else 4)
+    file.seek(at)
     file.write(struct.pack(order + ("Q" if big else "I"), offset))
     file.seek(0, os.SEEK_END)
+    return offset + (8 + 20 * len(fields) if big else 2 + 12 * len(fields))
 
 
 def _write_strip(file: BinaryIO, band: np.ndarray, order: str) -> tuple[int, int]:
@@ -279,7 +378,7 @@ def _fields(picture: Picture, strips: list[tuple[int, int]], order: str, big: bo
 
     samples, integer = picture.samples, picture.pixels.dtype.kind == "u"
     place = 16 if big else 4
-    rows = next(row_bands(picture.pixels)).stop
+    rows = band_rows(picture.pixels)
     fields = [
         numbers(256, 4, picture.width),
         numbers(257, 4, picture.height),

@@ -1,5 +1,6 @@
 """WebP through Pillow, with lossless sources kept lossless."""
 
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from PIL import WebPImagePlugin
@@ -23,6 +24,8 @@ def opened(data: bytes) -> Source:
         *image.size,
         lambda: pillow.arrays(image),
         frames=image.n_frames,
+        loop=image.info.get("loop", 0),
+        play=lambda: pillow.frames(image),
         icc=image.info.get("icc_profile"),
         xmp=image.info.get("xmp"),
         lossless=_is_lossless(data),
@@ -43,14 +46,21 @@ def _is_lossless(data: bytes) -> bool:
 
 
 def encode(file: BinaryIO, picture: Picture) -> None:
-    pillow.save(
-        file,
-        picture,
-        "WEBP",
-        lossless=picture.lossless,
-        quality=75 if picture.lossless else picture.quality,  # in lossless coding this is effort, not loss
-        exact=True,
-        icc_profile=picture.icc or b"",
-        exif=picture.exif or b"",
-        xmp=picture.xmp or b"",
-    )
+    pillow.save(file, picture, "WEBP", **_options(picture))
+
+
+def encode_frames(file: BinaryIO, shown: Iterator[tuple[Picture, float]], count: int, loop: int) -> None:
+    first = next(shown)
+    frames = [(pillow.image_of(picture), milliseconds) for picture, milliseconds in (first, *shown)]
+    pillow.save_frames(file, frames, "WEBP", loop=loop, minimize_size=False, **_options(first[0]))
+
+
+def _options(picture: Picture) -> dict:
+    return {
+        "lossless": picture.lossless,
+        "quality": 75 if picture.lossless else picture.quality,  # in lossless coding this is effort, not loss
+        "exact": True,
+        "icc_profile": picture.icc or b"",
+        "exif": picture.exif or b"",
+        "xmp": picture.xmp or b"",
+    }

@@ -1,0 +1,89 @@
+"""GIF through Pillow: frames are read as they are to be seen, and get a palette of their own when written."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+from PIL import GifImagePlugin, Image
+
+from sa_upscale.images import pillow
+from sa_upscale.images.picture import Picture
+from sa_upscale.images.source import Arrays, Source, library
+
+_CLEAR = 255  # the palette's entry that is transparent
+_RESTORE_BACKGROUND = 2
+
+
+def begins(head: bytes) -> bool:
+    return head[:6] in (b"GIF87a", b"GIF89a")
+
+
+def opened(data: bytes) -> Source:
+    image = pillow.header(GifImagePlugin.GifImageFile, data)
+    with library():
+        count = image.n_frames
+    loop = image.info.get("loop")
+    return Source(
+        *image.size,
+        lambda: _whole(pillow.arrays(image)),
+        frames=count,
+        # GIF counts the times it plays again, and without a count it plays once.
+        loop=1 if loop is None else loop and loop + 1,
+        play=lambda: _frames(image),
+        xmp=image.info.get("xmp"),
+    )
+
+
+def _frames(image: GifImagePlugin.GifImageFile) -> Iterator[tuple[Arrays, float]]:
+    # Which frames have transparency is known at the end only, and all must be alike.
+    for (pixels, alpha), milliseconds in pillow.frames(image):
+        clear = np.full(pixels.shape[:2], 255, np.uint8) if alpha is None else alpha
+        yield (np.broadcast_to(pixels, (*clear.shape, 3)), clear), milliseconds
+
+
+def _whole(arrays: Arrays) -> Arrays:
+    """A single picture, with the grey palettes that most programs write for grey pictures told from colour."""
+    pixels, alpha = arrays
+    grey = np.array_equal(pixels, np.broadcast_to(pixels[..., :1], pixels.shape))
+    return pixels[..., :1] if grey else pixels, alpha
+
+
+def encode(file: BinaryIO, picture: Picture) -> None:
+    image, options = _indexed(picture)
+    image.save(pillow.Unnumbered(file), "GIF", **options)
+
+
+def encode_frames(file: BinaryIO, shown: Iterator[tuple[Picture, float]], count: int, loop: int) -> None:
+    # Whole frames over a cleared ground: no player goes wrong, and nothing shines through.
+    options = {"disposal": _RESTORE_BACKGROUND, "optimize": False}
+    if loop != 1:
+        options["loop"] = loop and loop - 1
+    pillow.save_frames(
+        file, ((_indexed(picture)[0], milliseconds) for picture, milliseconds in shown), "GIF", **options
+    )
+
+
+def _indexed(picture: Picture) -> tuple[Image.Image, dict]:
+    """The picture in at most 256 colours of its own, and the options that say which of them is clear."""
+    hidden = None if picture.alpha is None else picture.alpha < 128
+    has_hidden = hidden is not None and hidden.any()
+    pixels = np.ascontiguousarray(np.broadcast_to(picture.pixels, (picture.height, picture.width, 3)))
+    indexed = _with_palette(pixels, _CLEAR if has_hidden else 256)
+    if not has_hidden:
+        return indexed, {}
+    indexed.paste(_CLEAR, mask=Image.fromarray(hidden))
+    indexed.info["transparency"] = _CLEAR
+    return indexed, {"transparency": _CLEAR}
+
+
+def _with_palette(pixels: np.ndarray, most: int) -> Image.Image:
+    """`(H, W, 3)` in `most` colours: its own where it has no more, else the best of them, dithered."""
+    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    colours, numbers = np.unique(packed, return_inverse=True)
+    if len(colours) > most:
+        image = Image.fromarray(pixels)
+        palette = image.quantize(most, Image.Quantize.MEDIANCUT)
+        return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    indexed = Image.fromarray(numbers.reshape(packed.shape).astype(np.uint8), "P")
+    indexed.putpalette(colours.astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes())
+    return indexed

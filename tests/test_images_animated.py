@@ -1,0 +1,130 @@
+"""Animations and pages: every frame, its time, the loop and the transparency come back."""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from sa_upscale import images
+from sa_upscale.errors import UpscaleError
+from sa_upscale.images import Picture, opened, write_frames
+from tests.pictures import pillow_bytes, png_chunk, random_samples, tiff_bytes
+
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+MILLISECONDS = [100.0, 250.0, 40.0]
+
+
+def animation(key, *, loop=0, alpha=True, times=MILLISECONDS):
+    """Three frames written by us: a square of another colour in each, clear around it."""
+    frames = []
+    for colour in COLOURS:
+        pixels = np.full((20, 24, 3), colour, np.uint8)
+        clear = np.zeros((20, 24), np.uint8)
+        clear[4:12, 6:18] = 255
+        frames.append((Picture(pixels, clear if alpha else None, lossless=True), 0.0))
+    shown = [(picture, time) for (picture, _), time in zip(frames, times, strict=True)]
+    stream = io.BytesIO()
+    assert write_frames(stream, shown, 3, loop, format=key, quality=100) == []
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("key", ["png", "gif", "webp", "avif"])
+@pytest.mark.parametrize("loop", [0, 1, 5])
+def test_frames_times_loop_and_transparency_come_back(key, loop):
+    data = animation(key, loop=loop)
+    found = opened(data)
+    assert (found.format, found.frames, found.timed) == (key, 3, True)
+    if key != "avif":  # which has no count
+        assert found.loop == loop
+    shown = list(found.play())
+    assert [milliseconds for _, milliseconds in shown] == MILLISECONDS
+    for (picture, _), colour in zip(shown, COLOURS, strict=True):
+        assert picture.alpha[8, 8] == 255
+        assert picture.alpha[0, 0] == 0
+        assert np.abs(picture.pixels[8, 8].astype(int) - colour).max() <= (6 if key == "avif" else 0)
+
+
+@pytest.mark.parametrize("key", ["png", "gif", "webp"])
+def test_pillow_sees_the_same(key):
+    image = Image.open(io.BytesIO(animation(key, loop=5)))
+    assert image.n_frames == 3
+    for index, colour in enumerate(COLOURS):
+        image.seek(index)
+        frame = image.convert("RGBA")
+        assert frame.getpixel((8, 8)) == (*colour, 255)
+        assert frame.getpixel((0, 0))[3] == 0
+        assert image.info["duration"] == MILLISECONDS[index]
+
+
+def test_delta_frames_are_read_whole():
+    base = Image.new("RGB", (20, 20), "red")
+    second = base.copy()
+    second.paste("blue", (5, 5, 8, 8))
+    data = pillow_bytes(base, "GIF", save_all=True, append_images=[second], duration=70)
+    (first, _), (then, time) = opened(data).play()
+    assert first.pixels[6, 6].tolist() == [255, 0, 0]
+    assert then.pixels[6, 6].tolist() == [0, 0, 255]
+    assert then.pixels[0, 0].tolist() == [255, 0, 0]
+    assert time == 70
+
+
+def test_a_still_for_other_programs_is_no_frame():
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("white", "red", "blue")]
+    data = pillow_bytes(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True, duration=50)
+    found = opened(data)
+    assert [tuple(picture.pixels[0, 0]) for picture, _ in found.play()] == [(255, 0, 0), (0, 0, 255)]
+
+
+def test_an_apng_that_promises_more_frames_than_it_has():
+    data = animation("png")
+    at = data.index(b"acTL") - 4
+    lying = data[:at] + png_chunk(b"acTL", (2**31 + 1).to_bytes(4, "big") + bytes(4)) + data[at + 20 :]
+    found = opened(lying)
+    assert found.frames == 1
+    assert found.read().width == 24
+
+
+def test_deep_frames_stay_deep_in_apng():
+    frames = [(Picture(random_samples("uint16", 5, 6, 3, seed=seed)), 100.0) for seed in range(2)]
+    stream = io.BytesIO()
+    write_frames(stream, frames, 2, 0, format="png")
+    with Image.open(io.BytesIO(stream.getvalue())) as image:
+        assert image.n_frames == 2
+    assert np.array_equal(images.png._pixels(images.png._chunks(stream.getvalue()))[0], frames[0][0].pixels)
+
+
+def test_pages_keep_their_sizes_and_types():
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        writer.write(random_samples("uint8", 5, 7, 3), photometric="rgb")
+        writer.write(random_samples("uint16", 9, 4), photometric="minisblack")
+        writer.write(np.zeros((3, 3), np.uint8), subfiletype=1)  # a thumbnail
+    found = opened(stream.getvalue())
+    assert (found.frames, found.timed) == (2, False)
+    pages = [picture for picture, _ in found.play()]
+    assert [(page.pixels.shape, page.pixels.dtype.name) for page in pages] == [
+        ((5, 7, 3), "uint8"),
+        ((9, 4, 1), "uint16"),
+    ]
+    written = io.BytesIO()
+    assert write_frames(written, ((page, 0.0) for page in pages), 2, 0, format="tiff") == []
+    again = [picture for picture, _ in opened(written.getvalue()).play()]
+    assert all(np.array_equal(one.pixels, other.pixels) for one, other in zip(pages, again, strict=True))
+    assert [page.shape for page in tifffile.TiffFile(io.BytesIO(written.getvalue())).pages] == [(5, 7, 3), (9, 4)]
+
+
+def test_a_format_of_single_pictures_gets_the_first_with_a_line():
+    frames = [(Picture(random_samples("uint8", 5, 6, 3, seed=seed)), 100.0) for seed in range(3)]
+    stream = io.BytesIO()
+    assert write_frames(stream, frames, 3, 0, format="bmp") == ["BMP holds one picture: only the first of 3 was kept"]
+    assert np.array_equal(images.read(stream.getvalue()).pixels, frames[0][0].pixels)
+
+
+def test_a_cut_animation_is_refused():
+    data = tiff_bytes(np.zeros((2, 40, 50), np.uint8), photometric="minisblack")
+    assert opened(data).frames == 2
+    for cut in (animation("png"), animation("gif")):
+        with pytest.raises(UpscaleError):
+            list(opened(cut[: len(cut) // 2]).play())
