@@ -1,9 +1,14 @@
 import functools
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from sa_upscale import checkpoints, config, losses, models
 from sa_upscale.errors import UpscaleError
+from sa_upscale.functional.vgg import LAYERS
+from sa_upscale.train.players import Players
+from sa_upscale.train.ranks import Place
 
 PAPERS = [name for name in config.names() if name.endswith("-paper")]
 ESRGAN_LAYERS, VIDEO_LAYERS = ["conv5_4"], ["conv2_1", "conv2_2"]
@@ -90,6 +95,35 @@ def test_the_objectives_are_those_of_the_papers():
         "afm": huber | content | vgg | judged,
     }
     assert {name: terms(loaded(name).stages[0]) for name in config.objectives()} == expected
+
+
+@pytest.fixture(scope="module")
+def narrow_vgg(tmp_path_factory):
+    """A VGG19 with all its layers, of 4 channels each."""
+    file, channels, weights = tmp_path_factory.mktemp("vgg") / "narrow.safetensors", 3, {}
+    for index in LAYERS.values():
+        weights[f"features.{index}.weight"] = torch.randn(4, channels, 3, 3) / (9 * channels) ** 0.5
+        weights[f"features.{index}.bias"] = torch.zeros(4)
+        channels = 4
+    save_file(weights, file)
+    return file
+
+
+@pytest.mark.parametrize("name", config.objectives())
+def test_a_network_takes_a_step_by_every_objective(name, narrow_vgg):
+    torch.manual_seed(0)
+    settings = ["model.name=compact", "model.parameters={features=4, convs=1}", "data.patch=32"]
+    settings += [f"train.vgg_weights={narrow_vgg}", "train.precision=fp32"]
+    if loaded(name).stages[0].discriminator is not None:
+        settings.append("discriminator.parameters.features=4")
+    recipe = config.load(None, settings, name)
+    players = Players(recipe.stages[0], recipe.model, Place(torch.device("cpu")))
+    assert not players.notices  # with all of VGG19 nothing stands in for a paper's layers
+    before = [weight.clone() for weight in players.generator.parameters()]
+    hr = torch.rand(2, 3, 32, 32)
+    values, _ = players.learn(torch.nn.functional.avg_pool2d(hr, 4), hr, step=1)
+    assert torch.isfinite(values).all()
+    assert not any(map(torch.equal, before, players.generator.parameters()))
 
 
 @pytest.mark.parametrize("name", config.objectives())
