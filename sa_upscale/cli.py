@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -162,9 +163,16 @@ def image(
 
 @app.command()
 def video(
-    source: Annotated[Path, typer.Argument(help="A video file.", metavar="INPUT")],
+    source: Annotated[
+        str, typer.Argument(help="A video file, numbered pictures as frames/%06d.png, or - for y4m.", metavar="INPUT")
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file or a folder; beside the input by default.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A file, a folder, numbered pictures as out/%06d.png, or - for y4m on stdout; beside the input.",
+        ),
     ] = None,
     scale: Annotated[
         float | None,
@@ -177,12 +185,46 @@ def video(
             show_default=False,
         ),
     ] = None,
+    height: Annotated[int | None, typer.Option(min=2, help="As high as this, in pixels, instead of --scale.")] = None,
+    width: Annotated[int | None, typer.Option(min=2, help="As wide as this, in pixels, instead of --scale.")] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="WxH", help="As large as fits into this box, instead of --scale.")
+    ] = None,
     model: ModelOption = "compact",
-    codec: Annotated[str | None, typer.Option(help="libx264, libx265, libsvtav1 …; by container by default.")] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(help="libx264, libx265, libsvtav1, libvpx-vp9, prores, ffv1 …; auto: in hardware; by container."),
+    ] = None,
     crf: Annotated[int | None, typer.Option(min=0, help="Quality; lower is better and larger.")] = None,
     preset: Annotated[str | None, typer.Option(help="The encoder's speed preset.")] = None,
+    encoder_options: Annotated[
+        list[str] | None, typer.Option("--encoder-option", metavar="KEY=VALUE", help="Any option of the encoder's.")
+    ] = None,
+    pixel_format: Annotated[
+        str | None, typer.Option("--pix-fmt", help="Such as yuv422p10le; 4:2:0 as deep as the source by default.")
+    ] = None,
+    bit_depth: Annotated[int | None, typer.Option(help="8 or 10 bits; the source's by default.")] = None,
+    container: Annotated[str | None, typer.Option(help="mp4, mov, mkv or webm; by the name by default.")] = None,
+    audio: Annotated[bool, typer.Option("--audio/--no-audio", help="Keep the sound.")] = True,
+    rate: Annotated[float, typer.Option(min=0.1, help="Frames per second of numbered pictures.")] = 24,
     start: Annotated[float | None, typer.Option(min=0, help="Begin at this second.")] = None,
+    end: Annotated[float | None, typer.Option(min=0, help="End at this second.")] = None,
     duration: Annotated[float | None, typer.Option(min=0, help="Take this many seconds.")] = None,
+    preview: Annotated[
+        str | None, typer.Option(metavar="SECONDS", help="Make a short file, such as 5s, source left and ours right.")
+    ] = None,
+    deinterlace: Annotated[
+        str, typer.Option(metavar="auto|off", help="Make interlaced frames whole before they are upscaled.")
+    ] = "auto",
+    scene_threshold: Annotated[
+        float, typer.Option(min=0, max=2, help="How unlike two frames of different shots are at least, 0 to 2.")
+    ] = 0.3,
+    scene_cuts: Annotated[
+        bool, typer.Option("--scene-cuts/--no-scene-cuts", help="Build no frame from those of another shot.")
+    ] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with an earlier run of this command that was ended.")
+    ] = True,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     tile: TileOption = None,
@@ -190,33 +232,87 @@ def video(
 ) -> None:
     """Upscale a video.
 
-    clip.mp4 becomes clip_x4.mp4 beside it.  Sound, subtitles, chapters and every timestamp are kept.
+    clip.mp4 becomes clip_x4.mp4 beside it.  Sound, subtitles, chapters, colour and every timestamp are kept.  A run
+    that was killed goes on when it is started again.
     """
-    from sa_upscale import upscale, video
+    if deinterlace not in ("auto", "off"):
+        raise typer.BadParameter(f"--deinterlace {deinterlace}: give auto or off")
+    if bit_depth not in (None, 8, 10):
+        raise typer.BadParameter(f"--bit-depth {bit_depth}: give 8 or 10")
 
-    say = _Voice(json_lines, sys.stdout)
-    if scale is None:
-        scale = video.default_scale(source)
-        say.notice(f"{source.name}: upscaling x{scale:g}; choose another scale with -x")
-    target = video.target_for(source, output, scale)
+    from sa_upscale import media, upscale, video
+
+    to_stdout = output == "-"
+    say = _Voice(json_lines, sys.stderr if to_stdout else sys.stdout)
+    pipe = media.Pipe(sys.stdin.buffer) if source == "-" else None
+    info = media.probe(media.Source(Path(source), Fraction(rate).limit_denominator(1001), pipe))
+    if (scale, height, width, fit) == (None,) * 4:
+        scale = video.default_scale(info)
+        say.notice(f"{info.source}: upscaling x{scale:g}; choose another scale with -x")
+    size = video.size_for(info, scale=scale, width=width, height=height, fit=fit and _box(fit))
+    if preview is not None:
+        start, end, duration = video.preview_part(info, start, _span(preview))
+    enlarged = size[0] / info.width
+    target = None
+    if not to_stdout:
+        target = video.target_for(info.source, output and Path(output), enlarged, preview=preview is not None)
+    encode = media.Wishes(codec, crf, preset, _pairs(encoder_options or []), pixel_format, bit_depth, container)
+    chosen = video.Options(
+        part=media.Part(start, end, duration),
+        encode=encode,
+        threshold=scene_threshold if scene_cuts else None,
+        deinterlace=deinterlace == "auto",
+        audio=audio,
+        preview=preview is not None,
+        resume=resume,
+    )
     with say.progress() as progress:
-        engines = upscale.load_engines(model, scale, kind="video", **_running(device, precision, tile, say, progress))
-        result = video.upscale_file(
-            source,
-            target,
-            engines,
-            scale=scale,
-            codec=codec,
-            crf=crf,
-            preset=preset,
-            start=start,
-            duration=duration,
-            on_progress=lambda done, total: progress(done, total, source.name),
-            on_notice=say.notice,
-        )
+        running = _running(device, precision, tile, say, progress)
+        engines = upscale.load_engines(model, enlarged, kind="video", **running)
+        try:
+            result = video.upscale_file(
+                info,
+                target,
+                engines,
+                size=size,
+                options=chosen,
+                on_progress=lambda at: progress(at.done, at.total, _pace(at, Path(source).name), **_pace_facts(at)),
+                on_notice=say.notice,
+            )
+        except video.Interrupted as interrupted:
+            raise typer.Exit(_fail(str(interrupted), 130)) from None
     say.clip(result)
     if not result.complete:
         raise typer.Exit(1)
+
+
+def _box(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise typer.BadParameter(f"--fit {text}: give a width and a height, such as 1920x1080")
+    return int(width), int(height)
+
+
+def _span(text: str) -> float:
+    try:
+        return float(text.removesuffix("s"))
+    except ValueError:
+        raise typer.BadParameter(f"--preview {text}: give a number of seconds, such as 5s") from None
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise typer.BadParameter(f"--encoder-option {text}: give it as KEY=VALUE")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def _pace(at, name: str) -> str:
+    return f"{name}  {at.rate:.2g} fps  segment {at.segment}"
+
+
+def _pace_facts(at) -> dict:
+    return {"fps": round(at.rate, 3), "eta": at.left and round(at.left, 1), "segment": at.segment}
 
 
 @app.command()
@@ -466,11 +562,17 @@ class _Voice:
     def clip(self, result) -> None:
         """The `video.VideoResult` of one clip."""
         facts = {"event": "result", **dataclasses.asdict(result)}
-        facts |= {"source": str(result.source), "target": str(result.target)}
+        source, target = str(result.source), str(result.target or "stdout")
+        facts |= {"source": source, "target": target}
+        took = ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in result.seconds.items())
+        resumed = f", {result.frames_resumed} of them from an earlier run" if result.frames_resumed else ""
         self.tell(
             facts,
-            f"{result.target}  {result.width}x{result.height}  {result.frames_out} of {result.frames_in} frames  "
-            f"{result.duration_out:.3f} of {result.duration_in:.3f} s  {result.codec} {result.pixel_format}",
+            f"{target}  {result.width}x{result.height}  {result.codec} {result.pixel_format}\n"
+            f"  frames    {result.frames_out} of {result.frames_in}{resumed}\n"
+            f"  duration  {result.duration_out:.3f} of {result.duration_in:.3f} s\n"
+            f"  streams   1 upscaled, {result.streams_copied} kept beside it\n"
+            f"  seconds   {took}",
         )
         if not result.complete:
             self.tell(
@@ -479,14 +581,16 @@ class _Voice:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable]:
-        """Yield `progress(done, total, label="")`: JSON lines, or a bar once it has gone on for a second."""
+        """Yield `progress(done, total, label="", **facts)`: JSON lines, or a bar once it has gone on for a second."""
         if self._json:
-            yield _throttled(lambda done, total, label="": self.tell(_progress_facts(done, total, label), ""))
+            yield _throttled(
+                lambda done, total, label="", **facts: self.tell(_progress_facts(done, total, label) | facts, "")
+            )
         elif sys.stderr.isatty():
             with _bar() as draw:
                 yield draw
         else:
-            yield lambda done, total, label="": None
+            yield lambda done, total, label="", **facts: None
 
 
 def _progress_facts(done: float, total: float | None, label: str) -> dict:
@@ -497,11 +601,11 @@ def _throttled(report: Callable, seconds: float = 0.2) -> Callable:
     """Pass on a report now and then, and always the last."""
     last = 0.0
 
-    def progress(done, total, label="") -> None:
+    def progress(done, total, label="", **facts) -> None:
         nonlocal last
         if done == total or time.monotonic() - last >= seconds:
             last = time.monotonic()
-            report(done, total, label)
+            report(done, total, label, **facts)
 
     return progress
 
@@ -523,7 +627,7 @@ def _bar() -> Iterator[Callable]:
     task = bar.add_task("", total=None)
     began = time.monotonic()
 
-    def draw(done, total, label="") -> None:
+    def draw(done, total, label="", **_facts) -> None:
         if not bar.live.is_started and time.monotonic() - began >= 1:
             bar.start()
         bar.update(task, completed=done, total=total, description=label)

@@ -1,6 +1,8 @@
 """Runs a network over pictures of any size: device, number type, tiles, what to do when memory runs out."""
 
 import copy
+import functools
+import hashlib
 import itertools
 import math
 import os
@@ -108,6 +110,15 @@ class Engine:
         self._tile = tile
         self._on_notice = on_notice
         self._noticed: set[str] = set()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that decides the result: the network's weights, the type it runs in, the device, the tiles."""
+        digest = hashlib.sha256(f"{type(self._source).__name__} {self._source.parameters_dict}".encode())
+        digest.update(f"{self.precision} {self._deep} {self.device.type} {self._tile}".encode())
+        for name, values in self._source.state_dict().items():
+            digest.update(name.encode() + values.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def run(self, image: np.ndarray, *, on_progress: Progress | None = None) -> np.ndarray:
         """Upscale `(H, W, C)` uint8, uint16 or float32 in [0, 1], C 1 or 3, to `(H·scale, W·scale, C)` of that type.

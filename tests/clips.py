@@ -1,5 +1,6 @@
 """Small clips for the tests, made with PyAV; their colours are computed here, apart from the code under test."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from sa_upscale import video
+from sa_upscale import media, video
 
 BT601, BT709, BT2020 = 6, 1, 9  # AVColorSpace
 WEIGHTS = {BT601: (0.299, 0.114), BT709: (0.2126, 0.0722), BT2020: (0.2627, 0.0593)}
@@ -187,6 +188,8 @@ def payload(path: Path, kind: str, index: int = 0) -> list[tuple[Fraction, bytes
 class Nearest:
     """Stands in for the engine: repeats pixels, and keeps what it was asked to do."""
 
+    fingerprint = "nearest"
+
     def __init__(self, scale: int = 2, window: int = 1):
         self.scale = scale
         self.window = window
@@ -205,8 +208,13 @@ class Nearest:
         return frame.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
 
 
-def upscale(source: Path, target: Path, engine: Nearest | None = None, scale: float = 2, **options):
-    """`video.upscale_file` with the stand-in engine and a fast encoder."""
-    if target.suffix != ".webm" and "codec" not in options:
-        options.setdefault("preset", "ultrafast")
-    return video.upscale_file(source, target, engine or Nearest(), scale=scale, **options)
+def upscale(source: Path, target: Path, engine: Nearest | None = None, scale: float = 2, **wishes):
+    """`video.upscale_file` with the stand-in engine and a fast encoder; `wishes` are fields of any of its options."""
+    callbacks = {name: wishes.pop(name) for name in ("on_progress", "on_notice", "size") if name in wishes}
+    part = media.Part(**{name: wishes.pop(name) for name in ("start", "end", "duration") if name in wishes})
+    fields = {field.name for field in dataclasses.fields(media.Wishes)}
+    encode = {name: wishes.pop(name) for name in list(wishes) if name in fields}
+    if target is not None and target.suffix in (".mp4", ".mov", ".mkv") and "codec" not in encode:
+        encode.setdefault("preset", "ultrafast")
+    options = video.Options(part=part, encode=media.Wishes(**encode), **wishes)
+    return video.upscale_file(source, target, engine or Nearest(), scale=scale, options=options, **callbacks)

@@ -13,9 +13,13 @@ from .clips import BT601, BT709, BT2020, Clip, make, ycbcr
 RED = (200, 40, 30)
 
 
-def frames_of(path, **options):
-    with media.Reader(media.probe(path), **options) as reader:
-        return [event for event in reader.events() if isinstance(event, media.Frame)], reader
+def frames_of(path, **part):
+    with media.Reader(media.probe(path), media.Part(**part)) as reader:
+        return list(reader.events()), reader
+
+
+def plan(info, target, scale, **wishes):
+    return media.plan(info, target, (round(info.width * scale), round(info.height * scale)), media.Wishes(**wishes))
 
 
 def error(call, *arguments, **options):
@@ -238,7 +242,7 @@ def test_times_that_stand_still_are_moved_on(tmp_path):
 @pytest.mark.parametrize("options", [{"start": -1}, {"start": float("nan")}, {"duration": 0}, {"start": 5}])
 def test_impossible_cuts_are_refused(tmp_path, options):
     info = media.probe(make(tmp_path / "clip.mp4"))
-    assert "--" in error(media.Reader, info, **options)
+    assert "--" in error(media.Reader, info, media.Part(**options))
 
 
 # --- colour --------------------------------------------------------------------------------------------------------
@@ -280,31 +284,10 @@ def test_random_colours_survive_both_ways_without_drift():
         for deep in (False, True):
             source = pixels.astype(np.uint16) * 257 if deep else pixels
             form = "yuv444p10le" if deep else "yuv444p"
-            back = media.to_rgb(media.from_rgb(source, form, colour), _info(64, 64, form, colour))
+            back = media.to_rgb(media.from_rgb(source, form, colour), 64, 64, 10 if deep else 8, colour)
             drift = back / (257 if deep else 1) - pixels
             assert np.abs(drift).max() <= (1 if deep else 2)
             assert np.abs(drift.mean(axis=(0, 1))).max() < 0.15
-
-
-def _info(width, height, pixel_format, colour):
-    depth = max(part.bits for part in av.VideoFormat(pixel_format).components)
-    return media.VideoInfo(
-        path=None,
-        container="",
-        index=0,
-        width=width,
-        height=height,
-        pixel_format=pixel_format,
-        depth=depth,
-        time_base=Fraction(1, 24),
-        rate=None,
-        frames=None,
-        origin=Fraction(0),
-        duration=None,
-        colour=colour,
-        sample_aspect=None,
-        display_matrix=None,
-    )
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le"])
@@ -344,7 +327,7 @@ def test_rgb_sources_keep_their_colour(tmp_path):
         container.mux([*stream.encode(frame), *stream.encode(None)])
     frames, reader = frames_of(path)
     assert (frames[0].pixels == RED).all()
-    colour = media.plan(reader.info, path, 2).colour
+    colour = plan(reader.info, path, 2).colour
     assert (colour.matrix, colour.full_range) == (BT709, False)
 
 
@@ -364,16 +347,16 @@ def test_defaults_follow_the_container(info, tmp_path):
         ("a.mkv", "libx264", "matroska"),
         ("a.webm", "libvpx-vp9", "webm"),
     ):
-        encoding = media.plan(info, tmp_path / name, 4)
+        encoding = plan(info, tmp_path / name, 4)
         assert (encoding.codec, encoding.container, encoding.pixel_format) == (codec, container, "yuv420p")
         assert (encoding.width, encoding.height) == (256, 192)
-    assert media.plan(info, tmp_path / "a.mp4", 4).options == {"crf": "17", "preset": "medium"}
+    assert plan(info, tmp_path / "a.mp4", 4).options == {"crf": "17", "preset": "medium"}
 
 
 def test_ten_bits_stay_ten_where_the_encoder_can(tmp_path):
     deep = media.probe(make(tmp_path / "deep.mp4", Clip([RED], pixel_format="yuv420p10le")))
-    assert media.plan(deep, tmp_path / "a.mp4", 2).pixel_format == "yuv420p10le"
-    eight = media.plan(deep, tmp_path / "a.mkv", 2, codec="mpeg4")
+    assert plan(deep, tmp_path / "a.mp4", 2).pixel_format == "yuv420p10le"
+    eight = plan(deep, tmp_path / "a.mkv", 2, codec="mpeg4")
     assert eight.pixel_format == "yuv420p"
     assert "8 bits" in eight.notices[0]
 
@@ -383,23 +366,23 @@ def test_odd_sizes_are_made_even_only_where_the_format_demands_it(tmp_path):
     assert media.even_size(95, 71, "yuv422p10le") == (94, 71)
     assert media.even_size(95, 71, "yuv444p") == (95, 71)
     odd = media.probe(make(tmp_path / "odd.mkv", Clip([RED], 31, 23, pixel_format="yuv444p")))
-    encoding = media.plan(odd, tmp_path / "a.mkv", 3)
+    encoding = plan(odd, tmp_path / "a.mkv", 3)
     assert (encoding.width, encoding.height) == (92, 68)
     assert encoding.notices == ("93x69 made 92x68: yuv420p needs even numbers of pixels",)
-    assert media.plan(odd, tmp_path / "a.mkv", 4).notices == ()
+    assert plan(odd, tmp_path / "a.mkv", 4).notices == ()
 
 
 def test_plans_that_cannot_be_are_refused(info, tmp_path):
-    assert "libx264" in error(media.plan, info, tmp_path / "a.mp4", 2, codec="libx246")
-    assert "no such video encoder" in error(media.plan, info, tmp_path / "a.mp4", 2, codec="aac")
-    assert ".mkv" in error(media.plan, info, tmp_path / "a.avi", 2)
-    assert ".mkv" in error(media.plan, info, tmp_path / "a.webm", 2, codec="libx264")
-    assert "RGB" in error(media.plan, info, tmp_path / "a.mkv", 2, codec="libx264rgb")
-    assert "0 (best) to 51" in error(media.plan, info, tmp_path / "a.mp4", 2, crf=52)
-    assert "veryslow" in error(media.plan, info, tmp_path / "a.mp4", 2, preset="quick")
-    assert "no such setting" in error(media.plan, info, tmp_path / "a.mkv", 2, codec="ffv1", crf=3)
+    assert "libx264" in error(plan, info, tmp_path / "a.mp4", 2, codec="libx246")
+    assert "no such video encoder" in error(plan, info, tmp_path / "a.mp4", 2, codec="aac")
+    assert ".mkv" in error(plan, info, tmp_path / "a.avi", 2)
+    assert ".mkv" in error(plan, info, tmp_path / "a.webm", 2, codec="libx264")
+    assert "RGB" in error(plan, info, tmp_path / "a.mkv", 2, codec="libx264rgb")
+    assert "0 (best) to 51" in error(plan, info, tmp_path / "a.mp4", 2, crf=52)
+    assert "veryslow" in error(plan, info, tmp_path / "a.mp4", 2, preset="quick")
+    assert "no such setting" in error(plan, info, tmp_path / "a.mkv", 2, codec="ffv1", crf=3)
 
 
 @pytest.mark.parametrize(("alias", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("vp9", "libvpx-vp9")])
 def test_common_codec_names_find_their_encoder(info, tmp_path, alias, codec):
-    assert media.plan(info, tmp_path / "a.mkv", 2, codec=alias).codec == codec
+    assert plan(info, tmp_path / "a.mkv", 2, codec=alias).codec == codec

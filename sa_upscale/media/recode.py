@@ -1,0 +1,119 @@
+"""Streams beside the video on their way into another file: copied, or put into a form that its container can hold."""
+
+import re
+
+import av
+from av.subtitles.stream import SubtitleStream
+from av.subtitles.subtitle import SubtitleSet
+
+# What a container takes in place of the sound or the text that it cannot hold.
+AUDIO = {"webm": "libopus", "mp4": "aac", "mov": "aac", "matroska": "flac"}
+SUBTITLES = {"webm": "webvtt", "mp4": "mov_text", "mov": "mov_text", "matroska": "subrip"}
+BIT_RATE = 96_000  # a channel; transparent for either codec
+OPUS_RATE = 48_000  # Hz; the only one libopus takes of those that are common
+
+# An ASS header of one style: what libav's text encoders want to be told of the text they get.
+ASS_HEADER = b"""[Script Info]
+ScriptType: v4.00+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, \
+StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding
+Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
+TAGS = re.compile(rb"\{[^}]*\}")
+
+
+class Copy:
+    """Packets of one stream, unchanged but for their time base."""
+
+    form = "the same"
+
+    def __init__(self, stream: av.stream.Stream):
+        self.stream = stream
+        self._last: int | None = None
+
+    def take(self, packet: av.Packet) -> list[av.Packet]:
+        """What becomes of a packet of the source's."""
+        if packet.dts is not None:
+            if self._last is not None and packet.dts <= self._last:
+                # Muxers refuse a step back in time, which broken recorders write; one tick is not heard.
+                packet.dts = self._last + 1
+                packet.pts = None if packet.pts is None else max(packet.pts, packet.dts)
+            self._last = packet.dts
+        packet.stream = self.stream
+        return [packet]
+
+    def finish(self) -> list[av.Packet]:
+        """What was held back."""
+        return []
+
+
+class AudioRecoder(Copy):
+    """Sound decoded and encoded anew."""
+
+    def __init__(self, stream: av.audio.stream.AudioStream, source: av.audio.stream.AudioStream):
+        super().__init__(stream)
+        self.form = stream.codec_context.name
+        self._source = source
+
+    def take(self, packet: av.Packet) -> list[av.Packet]:
+        try:
+            frames = self._source.decode(packet)
+        except av.FFmpegError:
+            return []  # a damaged packet is as long a silence
+        return [coded for frame in frames for coded in self.stream.encode(frame)]
+
+    def finish(self) -> list[av.Packet]:
+        last = [coded for frame in self._source.decode(None) for coded in self.stream.encode(frame)]
+        return last + self.stream.encode(None)
+
+
+class SubtitleRecoder(Copy):
+    """Text put into another form, without its styles."""
+
+    def __init__(self, stream: SubtitleStream, source: SubtitleStream):
+        super().__init__(stream)
+        self.form = stream.codec_context.name
+        self._source = source
+
+    def take(self, packet: av.Packet) -> list[av.Packet]:
+        lines = [rect for rect in self._source.decode(packet) if rect.type in (b"ass", b"text")]
+        text = rb"\N".join(TAGS.sub(b"", line.dialogue) for line in lines).strip()
+        if not text:
+            return []
+        shown = SubtitleSet.create(b"0,0,Default,,0,0,0,," + text, 0, packet.duration, 0)
+        coded = self.stream.codec_context.encode_subtitle(shown)
+        coded.stream, coded.time_base = self.stream, packet.time_base
+        coded.pts = coded.dts = packet.pts
+        coded.duration = packet.duration
+        return [coded]
+
+
+def audio_recoder(container: av.container.OutputContainer, source: av.audio.stream.AudioStream) -> AudioRecoder | None:
+    """A recoder into what the container takes; None where there is no decoder for the source's sound."""
+    if source.codec_context is None:
+        return None
+    codec = AUDIO[container.format.name]
+    rate = OPUS_RATE if codec == "libopus" else source.codec_context.sample_rate
+    stream = container.add_stream(codec, rate=rate)
+    stream.codec_context.layout = source.codec_context.layout
+    stream.codec_context.bit_rate = BIT_RATE * source.codec_context.layout.nb_channels
+    return AudioRecoder(stream, source)
+
+
+def subtitle_recoder(container: av.container.OutputContainer, source: SubtitleStream) -> SubtitleRecoder | None:
+    """A recoder into what the container takes; None for subtitles that are pictures."""
+    if source.codec_context is None or source.codec_context.name not in (
+        "subrip",
+        "srt",
+        "ass",
+        "ssa",
+        "webvtt",
+        "mov_text",
+    ):
+        return None
+    stream = container.add_stream(SUBTITLES[container.format.name])
+    stream.codec_context.subtitle_header = ASS_HEADER
+    return SubtitleRecoder(stream, source)
