@@ -6,13 +6,14 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from sa_upscale.errors import UpscaleError
 
@@ -27,6 +28,7 @@ DEFAULT_TILE = {"cpu": 256, "cuda": 512, "mps": 256}
 SMALLEST_TILE = 16
 SEAM = 8  # LR pixels over which two tiles are mixed where both are right
 UNBOUNDED_OVERLAP = 64  # for a network that sees the whole picture and names no measured overlap
+COLOUR_SIGMA, COLOUR_REACH = 4, 12  # LR pixels: what colours are matched over, and how far that reaches
 PROBE = 16  # side of the tile on which a network's memory is measured
 UNKNOWN_FREE_MEMORY = 2 << 30
 
@@ -61,7 +63,7 @@ class Span:
 class Job:
     """A picture to run: how to cut a tile `(1, …, h, w)` of it, and how a network makes `(1, C, h·scale, …)` of that.
 
-    The result goes to `output`, the picture's type and `scale` times its size.
+    The result has `channels` and the type `dtype`, and `scale` times the size.
     """
 
     height: int  # as given
@@ -70,7 +72,26 @@ class Job:
     padded_width: int
     cut: Callable[[Span, Span], torch.Tensor]
     forward: Callable[[nn.Module, torch.Tensor], torch.Tensor]
-    output: np.ndarray
+    channels: int
+    dtype: np.dtype
+
+
+class Rows:
+    """The rows of a picture that comes in bands `(rows, …)`, as many at a time as are needed at once."""
+
+    def __init__(self, bands: Iterable[np.ndarray]):
+        self._bands = iter(bands)
+        self._held, self._start = next(self._bands), 0
+        self.shape, self.dtype = self._held.shape[1:], self._held.dtype
+
+    def between(self, start: int, stop: int) -> np.ndarray:
+        """Rows `[start, stop)`, fewer at the end of the picture; what was before `start` is forgotten."""
+        held, at = [self._held[start - self._start :]], self._start + len(self._held)
+        while at < stop and (band := next(self._bands, None)) is not None:
+            held.append(band[max(0, start - at) :])
+            at += len(band)
+        self._held, self._start = np.concatenate(held) if len(held) > 1 else held[0], start
+        return self._held[: stop - start]
 
 
 class Engine:
@@ -80,6 +101,8 @@ class Engine:
     `precision`: "fp32", "bf16" or "fp16"; None takes what the device is fast at (`precisions`), except that
     pictures deeper than 8 bits avoid bf16, whose eight bits would show as bands.
     `tile`: LR pixels a side that each tile adds to the picture; None chooses by the free memory.
+    `tta`: take the mean of the eight ways to turn and mirror what the network is given, at eight times the work.
+    `match_color`: give the result of pictures the low frequencies of the source.
     `on_notice`: called with a line for the user when the engine had to change course.
 
     Raises `UpscaleError` for a device that is not there or a precision it cannot do.
@@ -92,6 +115,8 @@ class Engine:
         device: str | None = None,
         precision: str | None = None,
         tile: int | None = None,
+        tta: bool = False,
+        match_color: bool = False,
         on_notice: Callable[[str], None] | None = None,
     ):
         if tile is not None and tile < 1:
@@ -107,6 +132,9 @@ class Engine:
         self._source = copy.deepcopy(model).eval().requires_grad_(False)
         self._networks: dict[str, nn.Module] = {}
         self._overlap, self._seam = overlap(model)
+        self._tta, self._match_color = tta, match_color
+        if match_color:
+            self._overlap += _round_up(2 * COLOUR_REACH, model.multiple)
         self._tile = tile
         self._on_notice = on_notice
         self._noticed: set[str] = set()
@@ -115,7 +143,8 @@ class Engine:
     def fingerprint(self) -> str:
         """A hash of all that decides the result: the network's weights, the type it runs in, the device, the tiles."""
         digest = hashlib.sha256(f"{type(self._source).__name__} {self._source.parameters_dict}".encode())
-        digest.update(f"{self.precision} {self._deep} {self.device.type} {self._tile}".encode())
+        choices = (self.precision, self._deep, self.device.type, self._tile, self._tta, self._match_color)
+        digest.update(" ".join(map(str, choices)).encode())
         for name, values in self._source.state_dict().items():
             digest.update(name.encode() + values.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -136,8 +165,30 @@ class Engine:
         def cut(rows: Span, columns: Span) -> torch.Tensor:
             return self._tensor(picture[rows.start : rows.stop, columns.start : columns.stop])
 
-        job = Job(*image.shape[:2], *picture.shape[:2], cut, nn.Module.__call__, self._output(image))
+        job = Job(*image.shape[:2], *picture.shape[:2], cut, nn.Module.__call__, image.shape[2], image.dtype)
         return self._run(job, on_progress)
+
+    def run_rows(
+        self, bands: Iterable[np.ndarray], height: int, *, on_progress: Progress | None = None
+    ) -> Iterator[np.ndarray]:
+        """As `run`, for a picture of `height` rows that comes and goes in bands `(rows, W, C)` and is never held whole.
+
+        When memory runs out after the first band of the result, there is no way back: that raises `UpscaleError`.
+        """
+        rows, multiple = Rows(bands), self._source.multiple
+        width, channels = rows.shape
+        self._check(np.empty((1, width, channels), rows.dtype))
+
+        def cut(wanted: Span, columns: Span) -> torch.Tensor:
+            band = rows.between(wanted.start, min(wanted.stop, height))
+            more = ((0, wanted.stop - wanted.start - len(band)), (0, _round_up(width, multiple) - width), (0, 0))
+            if any(after for _, after in more):
+                band = np.pad(band, more, mode="reflect")
+            return self._tensor(band[:, columns.start : columns.stop])
+
+        padded = (_round_up(height, multiple), _round_up(width, multiple))
+        job = Job(height, width, *padded, cut, nn.Module.__call__, channels, rows.dtype)
+        yield from self._run_bands(job, on_progress)
 
     def prepare(self, frame: np.ndarray) -> Prepared:
         """Make one video frame, an array as for `run`, ready to be passed to `run_prepared` as often as needed.
@@ -185,21 +236,48 @@ class Engine:
         def forward(network: nn.Module, tile: torch.Tensor) -> torch.Tensor:
             return network.from_prepared(tile) if has_entry else network(tile)
 
-        job = Job(*middle.shape[:2], padded_height, padded_width, cut, forward, self._output(middle))
+        job = Job(*middle.shape[:2], padded_height, padded_width, cut, forward, middle.shape[2], middle.dtype)
         return self._run(job, on_progress)
 
     def _run(self, job: Job, on_progress: Progress | None) -> np.ndarray:
         """Run the job, in ever smaller tiles as long as memory runs out."""
-        tile = self._tile or self._choose_tile(job)
-        while True:
+        output = self._output(job)
+        for tile in self._tiles(job):
             try:
-                with torch.inference_mode():
-                    self._run_tiles(job, tile, on_progress)
+                row = 0
+                for band in self._bands(job, tile, on_progress):
+                    _store(band, output[row : row + len(band)])
+                    row += len(band)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             else:
-                return job.output
+                break
+        return output
+
+    def _run_bands(self, job: Job, on_progress: Progress | None) -> Iterator[np.ndarray]:
+        """The result of the job in bands of rows; tiles are made smaller only as long as none has been given."""
+        given = False
+        for tile in self._tiles(job):
+            try:
+                for band in self._bands(job, tile, on_progress):
+                    stored = np.empty(band.shape, job.dtype)
+                    _store(band, stored)
+                    given = True
+                    yield stored
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if given:
+                    raise UpscaleError(f"memory ran out on {self.device} in the middle; choose smaller tiles") from None
+            else:
+                break
+
+    def _tiles(self, job: Job) -> Iterator[int]:
+        """Sizes of tiles to try, each smaller than the last, which memory did not suffice for."""
+        tile = self._tile or self._choose_tile(job)
+        while True:
+            yield tile
             # Out here the exception is gone, and with it the hold of its traceback on the tensors.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -212,13 +290,13 @@ class Engine:
             self._tile = tile
             self._notice("memory", f"not enough memory on {self.device}; going on in smaller tiles")
 
-    def _run_tiles(self, job: Job, tile: int, on_progress: Progress | None) -> None:
-        """Fill the job's output band by band: mix a row of tiles in float, then round and keep what is final of it."""
+    def _bands(self, job: Job, tile: int, on_progress: Progress | None) -> Iterator[torch.Tensor]:
+        """The result in float, band by band: a row of tiles is mixed, and what is final of it given."""
         plan = (self._overlap, self._seam, self._source.multiple, self.scale)
         rows = spans(job.height, job.padded_height, tile, *plan)
         columns = spans(job.width, job.padded_width, tile, *plan)
         tiles, pixels = len(rows) * len(columns), job.height * job.width
-        width, channels = job.output.shape[1:]
+        width, channels = job.width * self.scale, job.channels
         carried = torch.empty(0, width, channels)
         for row_number, row in enumerate(rows):
             band = torch.zeros(row.end - row.begin, width, channels)
@@ -228,15 +306,16 @@ class Engine:
                 if on_progress:
                     on_progress(pixels * number // tiles, pixels)
             final = row.end - row.begin - row.fall
-            _store(band[:final], job.output[row.begin : row.begin + final])
             carried = band[final:].clone()
+            yield band[:final]
 
+    @torch.inference_mode()
     def _run_tile(self, job: Job, row: Span, column: Span) -> torch.Tensor:
         """What one tile adds to the band, `(rows, columns, C)` float32 on the CPU, faded at its seams."""
         sr = self._sound(job, job.cut(row, column))[0]
         top, left = row.start * self.scale, column.start * self.scale
         part = sr[:, row.begin - top : row.end - top, column.begin - left : column.end - left].permute(1, 2, 0)
-        if job.output.shape[2] == 1:
+        if job.channels == 1:
             part = part.mean(dim=2, keepdim=True)
         part = part.cpu()
         _fade(part, row.rise, row.fall)
@@ -245,8 +324,8 @@ class Engine:
 
     def _sound(self, job: Job, tile: torch.Tensor) -> torch.Tensor:
         """The network's result for a tile, in a wider type when the chosen one overflows or gives black for light."""
-        precision = self._precision_for(job.output)
-        sr = job.forward(self._network(precision), tile).float()
+        precision = self._precision_for(job)
+        sr = self._forward(job, precision, tile)
         while fault := _fault(tile, sr):
             wider = next((name for name in WIDER[precision] if name in self._able), None)
             if wider is None:
@@ -258,10 +337,20 @@ class Engine:
             self._notice("precision", f"{precision} gave {fault} output; going on in {wider}")
             del self._networks[precision]
             precision = self.precision = self._deep = wider
-            sr = job.forward(self._network(precision), tile).float()
+            sr = self._forward(job, precision, tile)
         return sr
 
-    def _precision_for(self, image: np.ndarray) -> str:
+    def _forward(self, job: Job, precision: str, tile: torch.Tensor) -> torch.Tensor:
+        network = self._network(precision)
+        if self._tta:
+            turned = [(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
+            sr = sum(_turned_back(job.forward(network, _turned(tile, *way)).float(), *way) for way in turned) / 8
+        else:
+            sr = job.forward(network, tile).float()
+        # Windows of frames have no one source of their colours.
+        return with_low_frequencies(sr, tile) if self._match_color and self.window == 1 else sr
+
+    def _precision_for(self, image: np.ndarray | Job) -> str:
         return self.precision if image.dtype == np.uint8 else self._deep
 
     def _network(self, precision: str) -> nn.Module:
@@ -284,12 +373,12 @@ class Engine:
         if image.shape[2] not in (1, self._source.channels):
             raise ValueError(f"the network takes {self._source.channels} channels, not {image.shape[2]}")
 
-    def _output(self, image: np.ndarray) -> np.ndarray:
-        height, width, channels = image.shape
+    def _output(self, job: Job) -> np.ndarray:
+        height, width = job.height * self.scale, job.width * self.scale
         try:
-            return np.empty((height * self.scale, width * self.scale, channels), image.dtype)
+            return np.empty((height, width, job.channels), job.dtype)
         except MemoryError:
-            pixels = f"{width * self.scale}×{height * self.scale}"
+            pixels = f"{width}×{height}"
             raise UpscaleError(f"not enough memory for a picture of {pixels} pixels; choose a lower scale") from None
 
     def _choose_tile(self, job: Job) -> int:
@@ -297,7 +386,7 @@ class Engine:
         tile = DEFAULT_TILE[self.device.type]
         if max(job.height, job.width) <= PROBE:
             return tile
-        itemsize = DTYPES[self._precision_for(job.output)].itemsize
+        itemsize = DTYPES[self._precision_for(job)].itemsize
         side = math.isqrt(free_memory(self.device) // 2 // (values_per_pixel(self._source) * itemsize))
         return max(SMALLEST_TILE, min(tile, side - self._overlap))
 
@@ -439,6 +528,35 @@ def spans(length: int, padded: int, tile: int, shared: int, seam: int, multiple:
         Span(start, start + size, begin, end, width if number else 0, width if number < count - 1 else 0)
         for number, (start, begin, end) in enumerate(zip(starts, begins, ends, strict=True))
     ]
+
+
+def with_low_frequencies(sr: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:
+    """`sr` `(N, C, h·s, w·s)` with the low frequencies of `lr` `(N, C, h, w)`: both have the same local mean colour.
+
+    What the mean over each LR pixel differs by is blurred by a Gaussian of `COLOUR_SIGMA` and added.
+    """
+    scale = sr.shape[-1] // lr.shape[-1]
+    taps = torch.arange(-COLOUR_REACH, COLOUR_REACH + 1, dtype=sr.dtype, device=sr.device)
+    kernel = torch.exp(-(taps**2) / (2 * COLOUR_SIGMA**2))
+    kernel /= kernel.sum()
+    channels = sr.shape[1]
+    smooth = lr - functional.avg_pool2d(sr, scale)
+    for shape, border in (
+        ((1, 1, 1, -1), (COLOUR_REACH, COLOUR_REACH, 0, 0)),
+        ((1, 1, -1, 1), (0, 0, *[COLOUR_REACH] * 2)),
+    ):
+        padded = functional.pad(smooth, border, mode="replicate")
+        smooth = functional.conv2d(padded, kernel.view(shape).expand(channels, -1, -1, -1), groups=channels)
+    return sr + functional.interpolate(smooth, scale_factor=scale, mode="bilinear")
+
+
+def _turned(tile: torch.Tensor, turns: int, mirrored: bool) -> torch.Tensor:
+    turned = torch.rot90(tile, turns, (-2, -1))
+    return turned.flip(-1) if mirrored else turned
+
+
+def _turned_back(sr: torch.Tensor, turns: int, mirrored: bool) -> torch.Tensor:
+    return torch.rot90(sr.flip(-1) if mirrored else sr, -turns, (-2, -1))
 
 
 def rising(width: int) -> torch.Tensor:

@@ -535,7 +535,7 @@ def test_tile_follows_free_memory(monkeypatch):
     for free in (1 << 40, 2 * per_pixel * 120**2, 1):
         monkeypatch.setattr(engine_module, "free_memory", lambda device, free=free: free)
         engine = fp32(network)
-        used.append(engine._choose_tile(types.SimpleNamespace(height=999, width=999, output=np.zeros(1, np.float32))))
+        used.append(engine._choose_tile(types.SimpleNamespace(height=999, width=999, dtype=np.float32)))
     assert used == [256, 120 - overlap(network)[0], 16]
 
 
