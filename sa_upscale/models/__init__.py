@@ -18,6 +18,7 @@ from torch import nn
 
 from sa_upscale.errors import near
 from sa_upscale.models.compact import Compact
+from sa_upscale.models.compact_video import CompactVideo
 from sa_upscale.models.discriminators import (
     AFMDiscriminator,
     ESRGANDiscriminator,
@@ -31,6 +32,7 @@ from sa_upscale.models.vsrresnet import VSRResNet
 
 GENERATORS: dict[str, type[nn.Module]] = {
     "compact": Compact,
+    "compact-video": CompactVideo,
     "rrdbnet": RRDBNet,
     "srresnet": SRResNet,
     "swinir": SwinIR,
