@@ -105,7 +105,7 @@
     one.addEventListener("click", ({ target }) => {
       const taken = pictures("sr").findIndex((image) => image.dataset.shot === target.dataset.shot);
       if (taken >= 0) time.value = taken;
-      else if (target.dataset.what) find(`input[name="against"][value="${target.dataset.what}"]`).checked = true;
+      else if (target.dataset.what in titles) find(`input[name="against"][value="${target.dataset.what}"]`).checked = true;
       show();
     });
   }
