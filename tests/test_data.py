@@ -1,4 +1,6 @@
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +10,7 @@ from PIL import Image
 from sa_upscale import data
 from sa_upscale.data import loading
 from sa_upscale.data.photos import Photos, _with_margin
-from sa_upscale.data.shelf import Shelf, fair_share
+from sa_upscale.data.shelf import Shelf, default_room, fair_share
 from sa_upscale.degrade import PUBLISHED, SecondOrder, bicubic
 from sa_upscale.errors import UpscaleError
 
@@ -216,6 +218,27 @@ def test_a_shelf_loads_once_and_reports_once(tmp_path):
     assert [shelf.take(index) for index in (0, 1, 2, 0, 1, 2)] == ["a", "c", "c", "a", "c", "c"]
     assert "".join(loads) == "abcccc"  # only a has room
     assert notices == ["b is broken; it is left out"]
+
+
+def test_threads_load_a_file_once(tmp_path):
+    loads = []
+
+    def load(file):
+        loads.append(file)
+        time.sleep(0.05)
+        return file, 1
+
+    shelf = Shelf([tmp_path], load, room=1, on_notice=print)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(shelf.take, range(8))) == [tmp_path] * 8
+    assert len(loads) == 1
+
+
+def test_processes_of_one_machine_share_its_memory(monkeypatch):
+    alone = default_room()
+    assert 0 < alone <= 6 << 30
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert default_room() == alone // 4
 
 
 # --- files ---------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def open_source(
     The source's `sample(rng)` gives uint8 LR `(patch / scale, patch / scale, 3)`, or `(window, …)`, and HR
     `(patch, patch, 3)`; `batches` draws from it.  A validation pair holds the middle 1024 pixels of a held-out picture
     or frame, or all of it.  `room` is how many bytes of decoded data may be kept, by default a third of the memory and
-    no more than 6 GiB.
+    no more than 6 GiB; of data that take more, some is not used, which a notice says.
 
     Files that are broken or smaller than a crop are reported through `on_notice`, each once, and left out.
 

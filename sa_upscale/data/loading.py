@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sa_upscale.data.crops import Pair
+from sa_upscale.data.shelf import processes_here
 from sa_upscale.errors import UpscaleError
 
 AHEAD = 4
@@ -41,7 +42,7 @@ def batches(
     if count % ranks:
         raise UpscaleError(f"a batch of {count} cannot be split over {ranks} processes; make data.batch a multiple")
     own = range(rank * count // ranks, (rank + 1) * count // ranks)
-    workers = min(max((os.cpu_count() or 1) // ranks, 1), MOST_WORKERS)
+    workers = min(max((os.cpu_count() or 1) // processes_here(), 1), MOST_WORKERS)
     return _batches(source, own, seed, start, workers)
 
 

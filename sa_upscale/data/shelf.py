@@ -12,12 +12,17 @@ from sa_upscale.errors import UpscaleError
 T = TypeVar("T")
 
 
+def processes_here() -> int:
+    """How many processes of this run share the machine, as torchrun says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def default_room() -> int:
-    """Bytes that decoded training data may take: a third of the machine's memory, at most 6 GiB."""
+    """Bytes that decoded data may take: a third of the machine's memory, at most 6 GiB, shared by its processes."""
     most = 6 << 30
-    if not hasattr(os, "sysconf"):  # Windows
-        return most // 3
-    return min(most, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 3)
+    # Windows does not say how much it has.
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else most
+    return min(most, memory // 3) // processes_here()
 
 
 def fair_share(sizes: Iterable[int], room: int) -> int:
@@ -45,7 +50,9 @@ class Shelf(Generic[T]):
         self._kept: dict[Path, T] = {}
         self._broken: set[Path] = set()
         self._room = room
-        self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        # One thread loads a file, and the others that want it wait for that.
+        self._loading = {file: threading.Lock() for file in self.files}
 
     def take(self, index: int) -> T:
         """What the file of this index holds, or if it is broken, the next that is not.
@@ -56,11 +63,16 @@ class Shelf(Generic[T]):
             file = self.files[(index + offset) % len(self.files)]
             if file in self._kept:
                 return self._kept[file]
-            if file not in self._broken:
+            with self._loading[file]:
+                if file in self._kept:
+                    return self._kept[file]
+                if file in self._broken:
+                    continue
                 try:
                     return self._loaded(file)
                 except UpscaleError as error:
-                    self._report(file, error)
+                    self._broken.add(file)
+                    self._on_notice(f"{error}; it is left out")
         raise UpscaleError("none of the training files can be read; check them")
 
     def hold_out(self, count: int) -> list[Path]:
@@ -70,15 +82,8 @@ class Shelf(Generic[T]):
 
     def _loaded(self, file: Path) -> T:
         found, weight = self._load(file)
-        with self._lock:
-            if file not in self._kept and weight <= self._room:
+        with self._counting:
+            if weight <= self._room:
                 self._room -= weight
                 self._kept[file] = found
         return found
-
-    def _report(self, file: Path, error: UpscaleError) -> None:
-        with self._lock:
-            known = file in self._broken
-            self._broken.add(file)
-        if not known:
-            self._on_notice(f"{error}; it is left out")
