@@ -8,6 +8,7 @@ import dataclasses
 import enum
 import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -41,8 +42,26 @@ class Precision(enum.StrEnum):
     FP16 = "fp16"
 
 
+class Fit(enum.StrEnum):
+    INSIDE = "inside"
+    FILL = "fill"
+    CROP = "crop"
+
+
+class BitDepth(enum.StrEnum):
+    EIGHT = "8"
+    SIXTEEN = "16"
+    FLOAT = "32"
+
+
+DEPTHS = {BitDepth.EIGHT: "uint8", BitDepth.SIXTEEN: "uint16", BitDepth.FLOAT: "float32"}
+
+
 def main() -> None:
     """Run the command line and exit: 0 all done, 1 something failed, 2 wrong command line, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold bytes that are no text.
+        stream.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="sa-upscale", standalone_mode=False)
     except UpscaleError as error:
@@ -60,8 +79,14 @@ def main() -> None:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"sa-upscale: {text}" if "\n" not in text else text, file=sys.stderr)
+    if not _follows():
+        print(f"sa-upscale: {text}" if "\n" not in text else text, file=sys.stderr)
     return code
+
+
+def _follows() -> bool:
+    """Whether this is one of torchrun's processes but not the first, which speaks for all."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0"
 
 
 def _scale(text: str | float) -> float:
@@ -101,6 +126,23 @@ PrecisionOption = Annotated[
 TileOption = Annotated[
     int | None, typer.Option(min=16, help="Side of the tiles in source pixels; chosen from free memory by default.")
 ]
+ObjectiveOption = Annotated[
+    str | None,
+    typer.Option("--loss", metavar="NAME", help="A named objective: fidelity, esrgan, sa-lv, sa-canny, ldl, afm …"),
+]
+DataOption = Annotated[
+    list[Path] | None,
+    typer.Option("--data", help="A folder of HR pictures or clips; again for more, twice to draw from it twice."),
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any field of the recipe, such as train.steps=1000."),
+]
+VGGOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A VGG19 with torchvision's keys; torchvision's own by default."),
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the run's last state.")]
 JsonOption = Annotated[
     bool,
     typer.Option("--json", help="Progress and results as JSON lines on stdout (stderr when the picture goes there)."),
@@ -119,7 +161,28 @@ def image(
     scale: Annotated[
         float, typer.Option("--scale", "-x", parser=_scale, metavar="1…8", help="How many times as wide and high.")
     ] = 4.0,
+    max_size: Annotated[
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Let no side of the result be longer.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=1, metavar="PIXELS", help="Exact width, instead of a scale.")] = None,
+    height: Annotated[int | None, typer.Option(min=1, metavar="PIXELS", help="Exact height, likewise.")] = None,
+    fit: Annotated[
+        Fit, typer.Option(help="With both: stay inside them, fill them, or fill them and crop what stands out.")
+    ] = Fit.INSIDE,
     model: ModelOption = "compact",
+    strength: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="How much a perceptual checkpoint may invent: 1 all, 0 its fidelity sibling."),
+    ] = None,
+    denoise: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How much noise to take away, where a checkpoint offers it.")
+    ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Mean of eight turned and mirrored runs: 8 times the work.")
+    ] = False,
+    match_color: Annotated[
+        bool, typer.Option("--match-color", help="Give the result the low frequencies of the source.")
+    ] = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     tile: TileOption = None,
@@ -130,34 +193,116 @@ def image(
         bool, typer.Option("--skip-existing", help="Leave out what has a whole result already.")
     ] = False,
     format: Annotated[
-        str | None, typer.Option("--format", "-f", help="png, jpeg, webp, tiff or bmp; the input's by default.")
+        str | None, typer.Option("--format", "-f", help="png, jpeg, webp, avif, tiff, gif …; the input's by default.")
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Of JPEG and WebP; no worse than the input's by default.")
+        int | None, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF; no worse than the input's by default.")
     ] = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Refuse formats that lose, and WebP's lossy kind.")
+    ] = False,
+    bit_depth: Annotated[
+        BitDepth | None, typer.Option(help="Bits a channel, 32 being float; the input's by default.")
+    ] = None,
+    strip: Annotated[bool, typer.Option("--strip", help="Leave out EXIF with its GPS, XMP and DPI.")] = False,
     suffix: Annotated[str | None, typer.Option(help="Put between name and ending; _x4 and so on by default.")] = None,
+    max_pixels: Annotated[
+        float, typer.Option(metavar="MILLIONS", min=0.001, help="Refuse pictures with more pixels than this.")
+    ] = 400,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what became of every picture as JSON.")
+    ] = None,
+    retry: Annotated[
+        Path | None, typer.Option(metavar="REPORT", help="Do only what an earlier run with these inputs did not.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell sizes, and predict time and memory from a calibration.")
+    ] = False,
     json_lines: JsonOption = False,
 ) -> None:
     """Upscale pictures.
 
-    in.png becomes in_x4.png beside it.  Depth, transparency, colour profile, EXIF and orientation are kept.
+    in.png becomes in_x4.png beside it.  Depth, transparency, animation, colour profile and EXIF are kept.
     """
     from sa_upscale import upscale
 
     to_stdout = output == "-" or (output is None and "-" in inputs)
     say = _Voice(json_lines, sys.stderr if to_stdout else sys.stdout)
-    options = {"scale": scale, "suffix": suffix, "format": format, "recursive": recursive}
-    jobs = upscale.plan_jobs(inputs, output, **options, on_notice=say.notice)
+    size = upscale.Size(scale, max_size, width, height, fit.value)
+    written = upscale.Output(
+        format=format, quality=quality, lossless=lossless or None, depth=bit_depth and DEPTHS[bit_depth], strip=strip
+    )
+    jobs = upscale.plan_jobs(
+        inputs, output, size=size, suffix=suffix, format=format, recursive=recursive, on_notice=say.notice
+    )
+    if retry:
+        jobs = upscale.report.failed(retry, jobs)
+    most = round(max_pixels * 1e6)
+    results = []
+
+    def finished(result) -> None:
+        results.append(result)
+        say.picture(result)
+
     with say.progress() as progress:
-        upscaler = upscale.Upscaler(model, scale, **_running(device, precision, tile, say, progress))
-        results = upscale.run_jobs(
-            jobs, upscaler, skip_existing=skip_existing, quality=quality, on_progress=progress, on_result=say.picture
+        running = _running(device, precision, tile, say, progress)
+        upscaler = upscale.Upscaler(
+            model, size, strength=strength, denoise=denoise, tta=tta, match_color=match_color, **running
         )
-    failed = sum(result.error is not None for result in results)
-    if len(results) > 1:
-        done = f"{len(results) - failed} of {len(results)} done" + (f", {failed} failed" if failed else "")
-        say.tell({"event": "summary", "done": len(results) - failed, "failed": failed}, done)
+        if dry_run:
+            _foretell(upscale.forecast.forecasts(jobs, upscaler, written, most), say)
+            return
+        try:
+            upscale.run_jobs(
+                jobs,
+                upscaler,
+                written,
+                skip_existing=skip_existing,
+                max_pixels=most,
+                on_progress=progress,
+                on_result=finished,
+            )
+        finally:
+            if report:
+                asked = {"model": model, "size": dataclasses.asdict(size), "output": dataclasses.asdict(written)}
+                upscale.report.write(report, jobs, results, asked)
+    failed = _summary(results, say)
     if failed:
+        raise typer.Exit(1)
+
+
+def _summary(results: list, say: "_Voice") -> int:
+    """Tell how many of several pictures are done, what of them failed, and return the latter's number."""
+    failed = [result for result in results if result.error is not None]
+    skipped = sum(result.skipped for result in results)
+    if len(results) > 1:
+        done = len(results) - len(failed)
+        facts = {"event": "summary", "done": done, "failed": len(failed), "skipped": skipped}
+        seconds = sum(result.seconds for result in results)
+        warned = sum(bool(result.warnings) for result in results)
+        counts = {"failed": len(failed), "there already": skipped, "with warnings": warned}
+        more = "".join(f", {count} {what}" for what, count in counts.items() if count)
+        say.tell(facts, f"{done} of {len(results)} done in {seconds:.1f} s{more}")
+    return len(failed)
+
+
+def _foretell(forecasts: list, say: "_Voice") -> None:
+    """Tell what a run would do; exits 1 where some of it cannot be done."""
+    for told in forecasts:
+        ends = {"source": str(told.source or "stdin"), "target": str(told.target or "stdout")}
+        facts = {"event": "forecast", **dataclasses.asdict(told), **ends}
+        if told.error:
+            say.tell(facts, f"sa-upscale: {told.error}", failed=True)
+            continue
+        frames = f"  {told.frames} frames" if told.frames > 1 else ""
+        cost = f"about {told.seconds:.1f} s and {told.megabytes:.0f} MB of memory"
+        say.tell(facts, f"{ends['source']} -> {ends['target']}  {told.width}x{told.height}{frames}  {cost}")
+    whole = [told for told in forecasts if not told.error]
+    if len(forecasts) > 1 and whole:
+        seconds, megabytes = sum(told.seconds for told in whole), max(told.megabytes for told in whole)
+        facts = {"event": "summary", "seconds": seconds, "megabytes": megabytes}
+        say.tell(facts, f"{len(whole)} of {len(forecasts)} in about {seconds:.1f} s and {megabytes:.0f} MB of memory")
+    if len(whole) < len(forecasts):
         raise typer.Exit(1)
 
 
@@ -463,41 +608,85 @@ def models_path(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Option("--config", "-c", help="A recipe of the package or a TOML file.")],
-    data: Annotated[
-        list[Path] | None,
-        typer.Option("--data", help="A folder of HR pictures or clips; again for more, twice to draw from it twice."),
+    recipe: Annotated[
+        str | None, typer.Option("--config", "-c", metavar="RECIPE", help="A recipe of the package or a TOML file.")
     ] = None,
+    objective: ObjectiveOption = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="START", help="The checkpoint to start from.")
+    ] = None,
+    data: DataOption = None,
     validation: Annotated[Path | None, typer.Option(help="A folder of HR files to choose the best weights by.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field, such as train.steps=1000.")
+    vgg_weights: VGGOption = None,
+    settings: SettingsOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="The run's folder; runs/<loss or recipe>.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The run's folder; runs/<recipe>.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last state.")] = False,
+    resume: ResumeOption = False,
     device: DeviceOption = None,
     json_lines: JsonOption = False,
 ) -> None:
-    """Train a network by a recipe.
+    """Train a network by a recipe or by a named loss.
 
     Ctrl-C saves; --resume goes on to the same weights as if the run had never stopped.
     """
-    from sa_upscale import config
+    from sa_upscale import train
 
-    settings = list(settings or [])
-    if data:
-        settings.append(f"data.folders={json.dumps([str(folder) for folder in data])}")
-    if validation:
-        settings.append(f"data.validation={json.dumps(str(validation))}")
-    chosen = config.load(recipe, settings)
-    run = output or Path("runs") / Path(recipe).stem
+    chosen = train.assemble(
+        recipe,
+        objective,
+        model=model,
+        folders=data or [],
+        validation=validation,
+        vgg_weights=vgg_weights,
+        settings=settings or [],
+    )
     say = _Voice(json_lines, sys.stdout)
+    outcome = _fit(chosen, output or Path("runs") / (objective or Path(recipe).stem), resume, device, say)
+    say.trained(outcome, outcome.file)
 
+
+@app.command()
+def finetune(
+    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|PATH", help="The checkpoint to start from.")],
+    data: DataOption,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The new checkpoint, a .safetensors file.")
+    ],
+    objective: ObjectiveOption = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="How many steps; 2000.")] = None,
+    vgg_weights: VGGOption = None,
+    settings: SettingsOption = None,
+    resume: ResumeOption = False,
+    device: DeviceOption = None,
+    json_lines: JsonOption = False,
+) -> None:
+    """Train a checkpoint further on pictures of one's own.
+
+    The result works with image and video at once.  The run and its report stay in a folder beside it.
+    """
+    from sa_upscale import train
+
+    train.check_target(output)
+    say = _Voice(json_lines, sys.stdout)
+    plan = train.plan_finetuning(
+        model, data, objective=objective, steps=steps, vgg_weights=vgg_weights, settings=settings or [], device=device
+    )
+    for line in train.described(plan):
+        say.notice(line)
+    outcome = _fit(plan.recipe, output.with_name(f"{output.stem}-run"), resume, device, say)
+    train.deliver(outcome.file, output)
+    say.trained(outcome, output)
+
+
+def _fit(recipe, run: Path, resume: bool, device: str | None, say: "_Voice"):
+    """Run `train.fit` and show how it stands."""
     from sa_upscale import train
 
     with say.progress() as progress:
         try:
-            outcome = train.fit(
-                chosen,
+            return train.fit(
+                recipe,
                 run,
                 resume=resume,
                 device=device,
@@ -506,10 +695,6 @@ def train(
             )
         except KeyboardInterrupt:
             raise UpscaleError("interrupted; the state is saved, go on with the same command and --resume") from None
-    say.tell(
-        {"event": "result", "steps": outcome.steps, "psnr_y": outcome.best, "path": str(outcome.file)},
-        f"{outcome.steps} steps, best validation {outcome.best:.2f} dB PSNR-Y: {outcome.file}",
-    )
 
 
 def _running(device: str | None, precision: str | None, tile: int | None, say: "_Voice", progress: Callable) -> dict:
@@ -525,7 +710,7 @@ def _running(device: str | None, precision: str | None, tile: int | None, say: "
 
 def _standing(report) -> str:
     terms = ", ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
-    return terms + ("" if report.best is None else f", best {report.best:.2f} dB")
+    return f"{report.stage}: {terms}" + ("" if report.best is None else f", best {report.criterion} {report.best:.4g}")
 
 
 class _Voice:
@@ -536,6 +721,8 @@ class _Voice:
 
     def tell(self, facts: dict, text: str, *, failed: bool = False) -> None:
         """One result: `facts` as a JSON line, or `text`, on stderr if it `failed`."""
+        if _follows():
+            return
         if self._json:
             print(json.dumps(facts), file=self._stream, flush=True)
         else:
@@ -579,10 +766,21 @@ class _Voice:
                 {"event": "error", "error": "incomplete"}, f"sa-upscale: {result.source}: incomplete", failed=True
             )
 
+    def trained(self, outcome, file: Path) -> None:
+        """The `train.Outcome` of a run, whose weights are now in `file`."""
+        facts = {"steps": outcome.steps, outcome.criterion: outcome.best, "path": str(file)}
+        report = outcome.report and str(outcome.report)
+        self.tell(
+            {"event": "result", **facts, "report": report},
+            f"{outcome.steps} steps, best validation {outcome.criterion} {outcome.best:.4g}: {file}  report: {report}",
+        )
+
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable]:
         """Yield `progress(done, total, label="", **facts)`: JSON lines, or a bar once it has gone on for a second."""
-        if self._json:
+        if _follows():
+            yield lambda done, total, label="": None
+        elif self._json:
             yield _throttled(
                 lambda done, total, label="", **facts: self.tell(_progress_facts(done, total, label) | facts, "")
             )

@@ -29,27 +29,69 @@ def recipe(tmp_path):
 def test_every_recipe_of_the_package_is_valid(name):
     recipe = config.load(name)
     assert recipe.description
-    assert recipe.train.steps > 0
+    assert all(stage.train.steps > 0 for stage in recipe.stages)
 
 
 def test_values_and_defaults(recipe):
     got = config.load(recipe)
     assert got.model == config.Model(name="compact", scale=4, parameters={"features": 8, "convs": 1})
-    assert got.train.betas == (0.9, 0.999)
-    assert got.train.ema == 0.999
-    assert got.losses == ({"name": "l1"},)
+    (stage,) = got.stages
+    assert stage.train.betas == (0.9, 0.999)
+    assert stage.train.ema == 0.999
+    assert stage.losses == ({"name": "l1"},)
 
 
 def test_settings_override(recipe):
     got = config.load(recipe, ["train.steps=7", "train.rate=1", "data.folders=['a', 'b']", "train.precision=bf16"])
-    assert (got.train.steps, got.train.rate, got.data.folders) == (7, 1.0, ("a", "b"))
-    assert got.train.precision == "bf16"
+    (stage,) = got.stages
+    assert (stage.train.steps, stage.train.rate, stage.data.folders) == (7, 1.0, ("a", "b"))
+    assert stage.train.precision == "bf16"
+    assert config.load(recipe, ["losses.l1.weight=2"]).stages[0].losses == ({"name": "l1", "weight": 2},)
+    assert config.load(recipe, ["data.second_order.second.blur=0"]).stages[0].data.second_order.second.blur == 0.0
+
+
+STAGES = (
+    RECIPE
+    + """
+[[stages]]
+name = "fidelity"
+[[stages]]
+name = "adversarial"
+train = { steps = 3 }
+discriminator = { name = "unet" }
+losses = [ { name = "l1", weight = 0.01 }, { name = "gan" } ]
+"""
+)
+
+
+def test_stages_inherit_and_override(tmp_path):
+    (tmp_path / "r.toml").write_text(STAGES)
+    fidelity, adversarial = config.load(str(tmp_path / "r.toml")).stages
+    assert (fidelity.name, fidelity.train.steps, fidelity.losses) == ("fidelity", 5, ({"name": "l1"},))
+    assert fidelity.discriminator is None
+    assert (adversarial.train.steps, adversarial.train.betas, adversarial.data.patch) == (3, (0.9, 0.999), 32)
+    assert [loss["name"] for loss in adversarial.losses] == ["l1", "gan"]
+    settings = ["data.patch=64", "stages.adversarial.train.steps=9", "losses.l1.weight=3"]
+    fidelity, adversarial = config.load(str(tmp_path / "r.toml"), settings).stages
+    assert (fidelity.data.patch, adversarial.data.patch) == (64, 64)
+    assert (fidelity.train.steps, adversarial.train.steps) == (5, 9)
+    assert (fidelity.losses[0]["weight"], adversarial.losses[0]["weight"]) == (3, 3)
+    for setting, message in (
+        ("stages.adversrial.train.steps=9", "did you mean adversarial"),
+        ("stages.fidelity.train.step=9", "unknown key stages.fidelity.train.step; did you mean steps"),
+        ("losses.gna.kind=hinge", "no loss 'gna'"),
+    ):
+        with pytest.raises(UpscaleError, match=message):
+            config.load(str(tmp_path / "r.toml"), [setting])
+    (tmp_path / "twice.toml").write_text(STAGES.replace('"fidelity"', '"adversarial"'))
+    with pytest.raises(UpscaleError, match="two stages are named adversarial"):
+        config.load(str(tmp_path / "twice.toml"))
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("train.step=7", "train.step; did you mean train.steps|unknown key train.step; did you mean steps"),
+        ("train.step=7", "unknown key train.step; did you mean steps"),
         ("trian.steps=7", "unknown key trian; did you mean train"),
         ("train.steps=many", "train.steps takes int, not 'many'"),
         ("train.steps=true", "train.steps takes int"),
@@ -60,6 +102,15 @@ def test_settings_override(recipe):
         ("model=3", "model is a section"),
         ("train.steps", "write it as key=value"),
         ("losses=[]", "needs at least one"),
+        ("losses=[{weight=1}]", "has no name"),
+        ("losses.l2.weight=1", "no loss .l2.; known: l1"),
+        ("train.best=psnr", "did you mean psnr-y"),
+        ("train.ema=1.0", "between 0 and 1"),
+        ("train.accumulate=3", "a batch of 2 does not split"),
+        ("data.degradation=second", "did you mean second-order"),
+        ("data.second_order.first.blur=2", "data.second_order.first: blur is a probability"),
+        ("data.lr_folders=['a']", "0 data.folders but 1 data.lr_folders"),
+        ("discriminator.rate=1", "discriminator.name is missing"),
     ],
 )
 def test_mistakes_are_named(recipe, setting, message):
@@ -76,5 +127,6 @@ def test_unknown_recipes_are_refused(tmp_path):
     with pytest.raises(UpscaleError, match="not a TOML recipe"):
         config.load(str(tmp_path / "bad.toml"))
     (tmp_path / "short.toml").write_text("[[losses]]\nname = 'l1'\n")
-    with pytest.raises(UpscaleError, match="model is missing"):
-        config.load(str(tmp_path / "short.toml"))
+    assert config.load(str(tmp_path / "short.toml")).model == config.Model()
+    with pytest.raises(UpscaleError, match="nothing says what to train for"):
+        config.load(None)

@@ -199,3 +199,13 @@ def test_impossible_shares_are_refused():
         losses.calibrate(pair, batch())
     with pytest.raises(UpscaleError, match="a share of nothing"):
         losses.calibrate([(1.0, losses.build("sa-lv", beta1=0.0))], batch())
+
+
+@pytest.mark.parametrize("name", ["sa-lv", "sa-canny", "sa-feature"])
+def test_it_shows_the_edge_map_it_weighs_by(name):
+    hr = torch.zeros(1, 3, 32, 32)
+    hr[..., 16:] = 1
+    shown = losses.build(name, factor=10.0).pictures(losses.Step(hr, hr, hr))["W"]
+    assert shown.max() <= 1
+    assert shown[..., 8, 15:17].max() > 0.9
+    assert shown[..., :8].max() == 0

@@ -101,3 +101,11 @@ def test_window_and_power_can_be_chosen():
     assert local[0, 0, 5, 6].item() == pytest.approx(own[0, 0, 4:7, 5:8].var().item(), rel=1e-4)
     scaled = losses.build("ldl", map="scaled", window=3, power=2).artifact_map(step(hr, sr, ema))
     torch.testing.assert_close(scaled, local * own.std(dim=(1, 2, 3), keepdim=True))
+
+
+def test_it_shows_its_artifact_map():
+    torch.manual_seed(0)
+    hr, sr = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
+    step = losses.Step(hr, hr, sr, ema=lambda lr: hr)
+    loss = losses.build("ldl")
+    assert torch.equal(loss.pictures(step)["M"], loss.artifact_map(step))

@@ -59,7 +59,9 @@ def test_a_run_leaves_its_files_and_a_network_that_loads(recipe, tmp_path):
     best = checkpoints.load(str(outcome.file))
     assert best.model.parameters_dict == {"scale": 2, "features": 8, "convs": 2, "channels": 3}
     assert float(best.metadata["validation_psnr_y"]) == pytest.approx(outcome.best, abs=1e-3)
-    assert json.loads(best.metadata["recipe"])["train"]["seed"] == 3
+    shared = json.loads(best.metadata["recipe"])["stages"][0]
+    assert (shared["train"]["seed"], shared["data"]["folders"]) == (3, ["photos"])
+    assert outcome.report.read_text().startswith("<!doctype html>")
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log if "l1" in entry] == [4, 8, 12]
     assert [entry["step"] for entry in log if "psnr_y" in entry] == [6, 12]
@@ -142,9 +144,11 @@ def test_bad_input_is_one_clear_line(recipe, tmp_path):
         train.fit(load(recipe, "model.name=compcat"), run)
     with pytest.raises(UpscaleError, match=r"\[\[losses\]\].*did you mean l1"):
         train.fit(load(recipe, "losses=[{name='l12'}]"), run)
-    for loss, need in (("gan", "discriminator"), ("perceptual", "vgg"), ("ldl", "ema"), ("sa-canny", "calibration")):
-        with pytest.raises(UpscaleError, match=f"{loss} cannot be trained with yet: it needs {need}"):
-            train.fit(load(recipe, f"losses=[{{name='{loss}'}}]"), run)
+    with pytest.raises(UpscaleError, match=r"need a discriminator; add \[discriminator\]"):
+        train.fit(load(recipe, "losses=[{name='gan'}]"), run)
+    with pytest.raises(UpscaleError, match=r"discriminator: .* multiple of 32, not 16"):
+        train.fit(load(recipe, "losses=[{name='gan'}]", "discriminator.name=esrgan"), run)
+    assert not run.exists()
     train.fit(load(recipe, "train.steps=1"), run, resume=True)
     with pytest.raises(UpscaleError, match="holds a run already"):
         train.fit(load(recipe), run)

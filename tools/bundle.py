@@ -1,4 +1,4 @@
-"""Turn a run's best weights into a file to ship: half precision, no paths, what it took to train in the metadata.
+"""Turn a run's best weights into a file to ship: half precision, what it took to train in the metadata.
 
     python tools/bundle.py runs/compact-x4 sa_upscale/bundled/compact-x4.safetensors --hardware "2 CPU cores" \\
         --command "sa-upscale train …" --licence Apache-2.0 --trained-on "…"
@@ -12,6 +12,8 @@ from pathlib import Path
 
 from sa_upscale import checkpoints
 
+_SAVED = ("architecture", "parameters", "scale", "window")  # what saving writes by itself
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -21,14 +23,10 @@ def main() -> None:
         parser.add_argument(f"--{fact}", required=True)
     arguments = parser.parse_args()
     best = checkpoints.load(str(arguments.run / "best.safetensors"))
-    recipe = json.loads(best.metadata["recipe"])
-    # Where the pictures lay on the machine that trained is nobody's business; their folders' names say enough.
-    recipe["data"]["folders"] = [Path(folder).name for folder in recipe["data"]["folders"]]
-    for section, key in (("data", "validation"), ("model", "start")):
-        recipe[section][key] = recipe[section][key] and Path(recipe[section][key]).name
-    facts = {key: best.metadata[key] for key in ("steps", "hours", "validation_psnr_y")}
-    facts |= {"recipe": json.dumps(recipe), "seed": str(recipe["train"]["seed"]), "command": arguments.command}
-    facts |= {"hardware": arguments.hardware, "licence": arguments.licence, "trained_on": arguments.trained_on}
+    seed = json.loads(best.metadata["recipe"])["stages"][-1]["train"]["seed"]
+    named = {"command", "hardware", "licence", "trained_on"}
+    facts = {key: value for key, value in best.metadata.items() if key not in _SAVED}
+    facts |= {"seed": str(seed)} | {key: value for key, value in vars(arguments).items() if key in named}
     print(
         checkpoints.save(
             arguments.target,

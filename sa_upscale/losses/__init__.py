@@ -3,7 +3,8 @@
 A loss is a module called with a `Step` that returns an unweighted scalar; its weight stands in the recipe.  Adding one:
 a file in this folder and a line in `LOSSES`.  A loss may say what the step must offer it in `needs` ("vgg",
 "discriminator", "ema"), which VGG `layers` it takes, and in `resolve(vgg)` fit itself to the weights at hand.  One with
-`discriminator_loss(real_logits, fake_logits)` says what the discriminator is trained with.
+`discriminator_loss(real_logits, fake_logits)` says what the discriminator is trained with, and one with
+`pictures(step)` shows what it looked at.
 """
 
 import inspect

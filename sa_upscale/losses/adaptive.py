@@ -52,6 +52,10 @@ class SpatiallyAdaptive(nn.Module):
         plain = self.beta1 * sum(self.distance(sr, hr) for sr, hr, _ in compared)
         return plain, sum(self.distance(sr, hr, w) for sr, hr, w in compared)
 
+    def pictures(self, step: Step) -> dict[str, torch.Tensor]:
+        """The edge map as "W", in [0, 1], for a person to look at."""
+        return {"W": step.edges(self.edge_map) / self.edge_map.factor}
+
     def compared(self, step: Step) -> Compared:
         """What of `sr` is held against what of `hr`, and their W, which has no gradient."""
         raise NotImplementedError

@@ -55,5 +55,9 @@ class LDL(nn.Module):
         sr_ema = step.sr_ema if self.map == "refined" else None
         return artifact_map(step.hr, step.sr, sr_ema, window=self.window, power=self.power)
 
+    def pictures(self, step: Step) -> dict[str, torch.Tensor]:
+        """The artifact map as "M", for a person to look at."""
+        return {"M": self.artifact_map(step)}
+
     def forward(self, step: Step) -> torch.Tensor:
         return l1(step.sr, step.hr, self.artifact_map(step))

@@ -1,0 +1,19 @@
+"""Training: stages of a recipe, exact resumption, several ranks, and what a run leaves behind."""
+
+from sa_upscale.train.loop import Outcome, Progress, fit
+from sa_upscale.train.request import Plan, assemble, check_target, deliver, described, plan_finetuning, seconds_a_step
+from sa_upscale.train.schedule import learning_rate
+
+__all__ = [
+    "Outcome",
+    "Plan",
+    "Progress",
+    "assemble",
+    "check_target",
+    "deliver",
+    "described",
+    "fit",
+    "learning_rate",
+    "plan_finetuning",
+    "seconds_a_step",
+]
