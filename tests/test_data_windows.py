@@ -262,6 +262,12 @@ def test_a_layer_in_front_goes_its_own_way(monkeypatch):
         np.testing.assert_array_equal(frame, covered[0][2])
 
 
+def test_a_layer_that_reaches_the_border_has_no_edge_there():
+    course = Course((20.0, 7.0), (1.0, 0.0), 0.02, -0.02)
+    for mask in motion._shifted(np.full((64, 64), 255, np.uint8), course, 64, range(-2, 3)):
+        assert (mask == 255).all()
+
+
 def test_speeds_are_mostly_small_and_never_too_large():
     rng = np.random.default_rng(0)
     courses = [draw_course(rng, 4) for _ in range(4000)]

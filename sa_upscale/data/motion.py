@@ -143,9 +143,12 @@ def _panned(
 
 
 def _shifted(mask: np.ndarray, course: Course, side: int, times: range) -> list[np.ndarray]:
-    """The mask as its layer moves; black comes in from outside."""
+    """The mask as its layer moves; a shape that reaches the border goes on beyond it."""
     middle = np.full(2, (side - 1) / 2)
-    return [cv2.warpAffine(mask, course.matrix(time, middle, middle), (side, side)) for time in times]
+    return [
+        cv2.warpAffine(mask, course.matrix(time, middle, middle), (side, side), borderMode=cv2.BORDER_REPLICATE)
+        for time in times
+    ]
 
 
 def _blob(side: int, rng: np.random.Generator) -> np.ndarray:
