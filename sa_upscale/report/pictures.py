@@ -133,7 +133,7 @@ def _legend(run: Run) -> str:
     colours = ", ".join(f"rgb{colour}" for colour in _HEAT)
     bar = (
         f'<div class="bar"><span style="background: linear-gradient(to right, {colours})"></span>'
-        "<small>0</small><small>the most on any crop at that step</small></div>"
+        "<small>0</small><small>the brightest hundredth at that step</small></div>"
     )
     return f'<div class="legend">{texts}{bar}</div>' if texts else ""
 

@@ -95,14 +95,16 @@ class Validation:
     def pictures(
         self, average: nn.Module, generator: nn.Module, terms: Terms, offered: Callable[..., losses.Step]
     ) -> dict[str, np.ndarray]:
-        """What is made of the shown crops, and the maps by which the losses weigh them, the brightest point white."""
+        """What is made of the shown crops, and the maps by which the losses weigh them, their brightest hundredth white."""
         lr, hr = (_float(x, self._device) for x in self._shown)
         with self._autocast():
             maps = terms.pictures(offered(lr, hr, generator(lr)))
         shown = _pictures("sr", self.outputs(average))
         for name, channels in maps.items():
             x = channels.float().mean(dim=1, keepdim=True)
-            shown |= _pictures(name, (x / x.amax().clamp(min=1e-12)).cpu().expand(-1, 3, -1, -1))
+            # An artifact map has a few points so bright that the rest would be black beside them.
+            white = x.quantile(0.99) or x.amax().clamp(min=1e-12)
+            shown |= _pictures(name, (x / white).cpu().expand(-1, 3, -1, -1))
         return shown
 
     def _upscale(self, network: nn.Module, lr: torch.Tensor) -> torch.Tensor:
