@@ -60,6 +60,7 @@ class Entry:
     sha256: str | None = None
     bundled: str | None = None
     fidelity: str | None = None
+    denoise: str | None = None
     published: bool = True
 
     @property

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -111,7 +112,7 @@ def test_a_folder_with_good_and_broken_files(photo, network):
     complaints = done.stderr.decode().splitlines()
     assert len(complaints) == 3
     assert all(sum(name in line for line in complaints) == 1 for name in ("text.png", "cut.png", "empty.jpg"))
-    assert done.stdout.decode().splitlines()[-1] == "2 of 5 done, 3 failed"
+    assert re.fullmatch(r"2 of 5 done in [\d.]+ s, 3 failed", done.stdout.decode().splitlines()[-1])
 
 
 def test_json_lines_tell_progress_and_results(photo, network):
@@ -125,7 +126,7 @@ def test_json_lines_tell_progress_and_results(photo, network):
     assert all(0 <= event["done"] <= event["total"] for event in by_kind["progress"])
     assert (by_kind["result"][0]["width"], by_kind["result"][0]["height"]) == (48, 36)
     assert by_kind["error"][0]["source"].endswith("bad.png")
-    assert events[-1] == {"event": "summary", "done": 1, "failed": 1}
+    assert events[-1] == {"event": "summary", "done": 1, "failed": 1, "skipped": 0}
     assert done.stderr == b""
 
 

@@ -13,6 +13,7 @@ from sa_upscale import checkpoints, images, upscale
 from sa_upscale.errors import UpscaleError
 from sa_upscale.images import Picture
 from sa_upscale.upscale import (
+    Size,
     Upscaler,
     enlarge,
     image_file,
@@ -21,8 +22,9 @@ from sa_upscale.upscale import (
     plan_jobs,
     resized,
     run_jobs,
-    target_size,
+    work,
 )
+from sa_upscale.upscale import pictures as pictures_module
 
 
 class Nearest:
@@ -39,6 +41,9 @@ class Nearest:
         if on_progress:
             on_progress(image.shape[0] * image.shape[1], image.shape[0] * image.shape[1])
         return result
+
+    def run_rows(self, bands, height, *, on_progress=None):
+        yield from map(self.enlarge, bands)
 
     def enlarge(self, image):
         return image.repeat(self.scale, 0).repeat(self.scale, 1)
@@ -157,7 +162,7 @@ def test_reducing_agrees_with_pillow_up_to_rounding():
 def test_reducing_in_bands_changes_nothing(monkeypatch):
     picture = noise(83, 47, 3, depth=np.uint16)
     whole = resized(picture, 31, 52)
-    monkeypatch.setattr(upscale, "RESIZE_BAND_VALUES", 1000)
+    monkeypatch.setattr(pictures_module, "RESIZE_BAND_VALUES", 1000)
     assert np.array_equal(resized(picture, 31, 52), whole)
 
 
@@ -390,7 +395,7 @@ def engine_for(model, **_options):
 def test_upscaler_loads_each_network_of_the_chain_once(registry, model, scale, chain):
     log = []
     upscaler = Upscaler(model, scale, load=loader(log), engine=engine_for)
-    assert [engine.scale for engine in upscaler.engines] == [int(name[-1]) for name in chain]
+    assert [engine.scale for engine in upscaler.networks.for_scale(scale)] == [int(name[-1]) for name in chain]
     assert log == list(dict.fromkeys(chain))
 
 
@@ -405,12 +410,12 @@ def test_upscaler_refuses_a_wrong_scale_before_loading(registry):
 
 
 def planned(*inputs, output=None, scale=4, **options):
-    return [(job.source.name, job.target.name) for job in plan_jobs(list(inputs), output, scale=scale, **options)]
+    return [(job.source.name, job.target.name) for job in plan_jobs(list(inputs), output, size=Size(scale), **options)]
 
 
 def test_results_lie_beside_their_inputs(tmp_path):
     source = save(tmp_path / "in.png")
-    assert plan_jobs([str(source)], scale=4)[0].target == tmp_path / "in_x4.png"
+    assert plan_jobs([str(source)], size=Size(4))[0].target == tmp_path / "in_x4.png"
     assert planned(source, scale=2.5) == [("in.png", "in_x2.5.png")]
     assert planned(source, suffix="_big") == [("in.png", "in_big.png")]
     assert planned(source, format="jpg") == [("in.png", "in_x4.jpg")]
@@ -428,14 +433,14 @@ def test_output_is_a_file_or_a_folder(tmp_path):
     (tmp_path / "there").mkdir()
 
     def targets(inputs, output):
-        return [job.target for job in plan_jobs(inputs, output, scale=4)]
+        return [job.target for job in plan_jobs(inputs, output, size=Size(4))]
 
     assert targets([one], tmp_path / "big.png") == [tmp_path / "big.png"]
     assert targets([one], tmp_path / "there") == [tmp_path / "there/one_x4.png"]
     assert targets([one], f"{tmp_path}/new/") == [tmp_path / "new/one_x4.png"]
     assert targets([one, two], tmp_path / "new") == [tmp_path / "new/one_x4.png", tmp_path / "new/two_x4.jpg"]
     with pytest.raises(UpscaleError, match="is a file, and several"):
-        plan_jobs([one, two], one, scale=4)
+        plan_jobs([one, two], one, size=Size(4))
 
 
 def test_folders_are_searched_and_mirrored(tmp_path):
@@ -444,10 +449,10 @@ def test_folders_are_searched_and_mirrored(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     notices = []
-    flat = plan_jobs([tmp_path / "in"], tmp_path / "out", scale=4, on_notice=notices.append)
+    flat = plan_jobs([tmp_path / "in"], tmp_path / "out", size=Size(4), on_notice=notices.append)
     assert [job.target for job in flat] == [tmp_path / "out/a_x4.JPG", tmp_path / "out/b_x4.png"]
     assert notices == [f"1 hidden file in {tmp_path / 'in'} left out"]
-    whole = plan_jobs([tmp_path / "in"], tmp_path / "out", scale=4, recursive=True)
+    whole = plan_jobs([tmp_path / "in"], tmp_path / "out", size=Size(4), recursive=True)
     assert [str(job.target.relative_to(tmp_path)) for job in whole] == [
         str(Path(name)) for name in ("out/a_x4.JPG", "out/b_x4.png", "out/deep/c_x4.tif", "out/deep/er/d_x4.webp")
     ]
@@ -457,11 +462,11 @@ def test_results_of_an_earlier_run_are_no_inputs(tmp_path):
     for name in ("a.png", "a_x4.png", "a_x4_x4.png", "other_x4.png", "b.jpg"):
         save(tmp_path / name)
     notices = []
-    jobs = plan_jobs([tmp_path], scale=4, on_notice=notices.append)
+    jobs = plan_jobs([tmp_path], size=Size(4), on_notice=notices.append)
     assert [job.source.name for job in jobs] == ["a.png", "b.jpg", "other_x4.png"]
     assert notices == ["2 left out as results of an earlier run"]
     inside = save(tmp_path / "out" / "a_x4.png")
-    again = plan_jobs([tmp_path], inside.parent, scale=4, recursive=True)
+    again = plan_jobs([tmp_path], inside.parent, size=Size(4), recursive=True)
     assert inside not in [job.source for job in again]
 
 
@@ -474,29 +479,29 @@ def test_two_inputs_for_one_place(tmp_path):
         ("c.png", "c_x4.png"),
     ]
     other = save(tmp_path / "else" / "c.png")
-    jobs = plan_jobs([tmp_path / "in" / "c.png", other], tmp_path / "out", scale=4)
+    jobs = plan_jobs([tmp_path / "in" / "c.png", other], tmp_path / "out", size=Size(4))
     assert jobs[0].problem is None
     assert "would both be written to" in jobs[1].problem
 
 
 def test_the_same_file_given_twice_is_done_once(tmp_path):
     one = save(tmp_path / "one.png")
-    assert len(plan_jobs([one, f"{tmp_path}/./one.png", tmp_path], scale=4)) == 1
+    assert len(plan_jobs([one, f"{tmp_path}/./one.png", tmp_path], size=Size(4))) == 1
 
 
 def test_an_input_is_never_an_output(tmp_path):
     source = save(tmp_path / "a.png")
     with pytest.raises(UpscaleError, match="would be itself"):
-        plan_jobs([source], source, scale=4)
+        plan_jobs([source], source, size=Size(4))
     save(tmp_path / "a.jpg")
     before = source.read_bytes()
-    jobs = plan_jobs([tmp_path], scale=4, suffix="", format="png")
+    jobs = plan_jobs([tmp_path], size=Size(4), suffix="", format="png")
     assert [(job.source.name, job.target.name) for job in jobs] == [("a.jpg", "a_jpg.png"), ("a.png", "a_png.png")]
     assert all(result.error is None for result in run_jobs(jobs, four_times()))
     assert source.read_bytes() == before
     elsewhere = save(tmp_path / "else" / "b.png")
     here = save(tmp_path / "b.png")
-    jobs = plan_jobs([elsewhere, here], tmp_path, scale=4, suffix="")
+    jobs = plan_jobs([elsewhere, here], tmp_path, size=Size(4), suffix="")
     assert [job.target.name for job in jobs] == ["b_png.png", "b_png.png"]
     assert "would both be written" in jobs[1].problem
 
@@ -505,15 +510,15 @@ def test_folders_without_pictures(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(UpscaleError, match=r"holds no pictures.*--recursive"):
-        plan_jobs([tmp_path], scale=4)
+        plan_jobs([tmp_path], size=Size(4))
     with pytest.raises(UpscaleError, match="holds no pictures"):
-        plan_jobs([tmp_path], scale=4, recursive=True)
+        plan_jobs([tmp_path], size=Size(4), recursive=True)
     with pytest.raises(UpscaleError, match="no input"):
-        plan_jobs([], scale=4)
+        plan_jobs([], size=Size(4))
     with pytest.raises(UpscaleError, match="does not exist"):
-        plan_jobs([tmp_path / "none.png"], scale=4)
+        plan_jobs([tmp_path / "none.png"], size=Size(4))
     good = save(tmp_path / "else" / "good.png")
-    jobs = plan_jobs([tmp_path / "sub", tmp_path / "none.png", good], scale=4)
+    jobs = plan_jobs([tmp_path / "sub", tmp_path / "none.png", good], size=Size(4))
     assert ["holds no pictures" in jobs[0].problem, "not exist" in jobs[1].problem, jobs[2].problem] == [
         True,
         True,
@@ -528,7 +533,7 @@ def test_links_in_a_circle_end_and_broken_links_are_reported(tmp_path):
     (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "a" / "self.png").symlink_to(tmp_path / "a" / "self.png")
-    jobs = plan_jobs([tmp_path / "a"], tmp_path / "out", scale=4, recursive=True)
+    jobs = plan_jobs([tmp_path / "a"], tmp_path / "out", size=Size(4), recursive=True)
     assert sorted(job.source.name for job in jobs) == ["gone.png", "one.png", "self.png"]
     errors = {result.source.name: result.error for result in run_jobs(jobs, four_times())}
     assert "does not exist" in errors["gone.png"]
@@ -554,16 +559,16 @@ def test_a_folder_that_cannot_be_read_is_a_problem_of_its_own(tmp_path, monkeypa
         return real(self)
 
     monkeypatch.setattr(Path, "iterdir", guarded)
-    jobs = plan_jobs([tmp_path], scale=4, recursive=True)
+    jobs = plan_jobs([tmp_path], size=Size(4), recursive=True)
     assert [job.problem is None for job in jobs] == [True, False]
     assert "closed cannot be read: Permission denied" in jobs[1].problem
 
 
 def test_standard_streams(tmp_path, monkeypatch):
     source = save(tmp_path / "in.png")
-    to_stdout = plan_jobs(["-"], scale=2)
-    to_file = plan_jobs(["-"], str(tmp_path / "out.png"), scale=2)
-    from_file = plan_jobs([str(source)], "-", scale=2, format="bmp")
+    to_stdout = plan_jobs(["-"], size=Size(2))
+    to_file = plan_jobs(["-"], str(tmp_path / "out.png"), size=Size(2))
+    from_file = plan_jobs([str(source)], "-", size=Size(2), format="bmp")
     for jobs, expected in ((to_stdout, "png"), (to_file, None), (from_file, "bmp")):
         stdout = SimpleNamespace(buffer=io.BytesIO())
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(source.read_bytes())))
@@ -575,24 +580,24 @@ def test_standard_streams(tmp_path, monkeypatch):
         assert images.read(written).width == 12
     for inputs, output in ((["-", "a.png"], None), ([tmp_path], "-"), (["-"], tmp_path)):
         with pytest.raises(UpscaleError):
-            plan_jobs(inputs, output, scale=2)
+            plan_jobs(inputs, output, size=Size(2))
 
 
 # --- running ---------------------------------------------------------------------------------------------------
 
 
+class Ready:
+    """As much of an `Upscaler` as `run_jobs` needs."""
+
+    def __init__(self, engine):
+        self.size, self.engine = Size(engine.scale), engine
+
+    def enlarge(self, ready, target, output, on_progress):
+        return work.enlarge(ready, target, [self.engine], output, on_progress)
+
+
 def four_times(scale=4):
-    engines = [Nearest(scale)]
-
-    class Ready:
-        """As much of an `Upscaler` as `run_jobs` needs."""
-
-        def image_file(self, source, target, **options):
-            return image_file(source, target, engines, scale=scale, **options)
-
-    ready = Ready()
-    ready.scale, ready.engine = scale, engines[0]
-    return ready
+    return Ready(Nearest(scale))
 
 
 def test_a_folder_with_a_broken_file(tmp_path):
@@ -601,7 +606,7 @@ def test_a_folder_with_a_broken_file(tmp_path):
     (tmp_path / "c.png").write_text("only text")
     save(tmp_path / "d" / "e.tif", noise(4, 4, 1, depth=np.uint16))
     told, progress = [], []
-    jobs = plan_jobs([tmp_path], f"{tmp_path}/out/", scale=4, recursive=True)
+    jobs = plan_jobs([tmp_path], f"{tmp_path}/out/", size=Size(4), recursive=True)
     results = run_jobs(jobs, four_times(), on_progress=lambda *now: progress.append(now), on_result=told.append)
     assert told == results
     assert [(result.source.name, result.error is None) for result in results] == [
@@ -627,9 +632,7 @@ def test_a_tile_that_fails_spoils_one_picture_only(tmp_path):
 
     save(tmp_path / "a.png", noise(3, 3, 3))
     save(tmp_path / "b.png")
-    ready = four_times()
-    ready.image_file = lambda source, target, **options: image_file(source, target, [Fragile(4)], scale=4, **options)
-    results = run_jobs(plan_jobs([tmp_path], scale=4), ready)
+    results = run_jobs(plan_jobs([tmp_path], size=Size(4)), Ready(Fragile(4)))
     assert [result.error for result in results] == ["device lost with a long story", None]
     assert not (tmp_path / "a_x4.png").exists()
 
@@ -642,7 +645,7 @@ def test_skip_existing_believes_only_whole_files_of_the_right_size(tmp_path):
     (tmp_path / "cut_x4.png").write_bytes((tmp_path / "cut_x4.png").read_bytes()[:-40])
     image_file(tmp_path / "small.png", tmp_path / "small_x4.png", [Nearest(2)], scale=2)
     ready = four_times()
-    results = run_jobs(plan_jobs([tmp_path], scale=4), ready, skip_existing=True)
+    results = run_jobs(plan_jobs([tmp_path], size=Size(4)), ready, skip_existing=True)
     assert {result.source.stem: result.skipped for result in results} == {
         "whole": True,
         "cut": False,
@@ -678,10 +681,10 @@ def test_the_bundled_checkpoint_from_file_to_file(tmp_path):
     soft = np.stack([128 + 90 * np.sin(x / 4 + c) * np.cos(y / 5) for c in range(3)], axis=-1).astype(np.uint8)
     source = save(tmp_path / "in.png", soft)
     upscaler = Upscaler(bundled[0].name, 3, device="cpu", precision="fp32")
-    (result,) = run_jobs(plan_jobs([source], scale=3), upscaler)
+    (result,) = run_jobs(plan_jobs([source], size=Size(3)), upscaler)
     assert result.error is None
     made = images.read(tmp_path / "in_x3.png").pixels
     assert made.shape == (72, 96, 3)
-    expected = target_size(32, 24, 3)
+    expected = (96, 72)
     nearly = cv2.resize(soft, expected, interpolation=cv2.INTER_CUBIC)
     assert np.abs(made.astype(int) - nearly)[6:-6, 6:-6].mean() < 3

@@ -6,6 +6,7 @@ away what the format cannot hold, says so (`fitting`), and hands the rest to the
 A new format is a module with `begins`, `opened` and `encode`, and a line in `formats.FORMATS`.
 """
 
+from sa_upscale.images.files import replacing
 from sa_upscale.images.formats import (
     FORMATS,
     SUFFIXES,
@@ -15,9 +16,9 @@ from sa_upscale.images.formats import (
     format_for,
     result_format,
 )
-from sa_upscale.images.picture import Picture
+from sa_upscale.images.picture import Picture, blank
 from sa_upscale.images.reading import MAX_PIXELS, Opened, opened, read, size
-from sa_upscale.images.writing import write, write_frames, write_rows
+from sa_upscale.images.writing import streams, write, write_frames, write_rows
 
 __all__ = [
     "FORMATS",
@@ -26,13 +27,16 @@ __all__ = [
     "WRITTEN",
     "Opened",
     "Picture",
+    "blank",
     "check_target",
     "content_format",
     "format_for",
     "opened",
     "read",
+    "replacing",
     "result_format",
     "size",
+    "streams",
     "write",
     "write_frames",
     "write_rows",

@@ -29,21 +29,26 @@ class Format:
     metadata: bool = True  # ICC, EXIF and XMP
     dpi: bool = True
     grey: bool = True
+    lossless: bool = True  # whether it can be
     becomes: str | None = None
     streams: bool = False  # whether `encode` takes bands of rows
     largest_block: int | None = None  # bytes of one EXIF or XMP block
 
 
+def held_depth(known: Format, depth: str) -> tuple[str, list[str]]:
+    """The type of samples nearest to `depth` that the format holds, and a line where that is less."""
+    if depth in known.depths:
+        return depth, []
+    deeper = [held for held in known.depths if np.dtype(held).itemsize > np.dtype(depth).itemsize]
+    if deeper:
+        return deeper[0], []
+    bits = 8 * np.dtype(known.depths[-1]).itemsize
+    return known.depths[-1], [f"{known.name} holds at most {bits} bits a channel: depth reduced"]
+
+
 def fitted(picture: Picture, known: Format, wanted: str | None = None) -> tuple[Picture, list[str]]:
     """`picture` at the `wanted` depth (None: its own) without what the format cannot hold, and a line for each loss."""
-    lost = []
-    depth = wanted or picture.pixels.dtype.name
-    if depth not in known.depths:
-        deeper = [held for held in known.depths if np.dtype(held).itemsize > np.dtype(depth).itemsize]
-        if not deeper:
-            bits = 8 * np.dtype(known.depths[-1]).itemsize
-            lost.append(f"{known.name} holds at most {bits} bits a channel: depth reduced")
-        depth = (deeper or known.depths[-1:])[0]
+    depth, lost = held_depth(known, wanted or picture.pixels.dtype.name)
     pixels, alpha = converted(picture.pixels, depth), picture.alpha
     if alpha is not None:
         alpha = converted(alpha, depth)

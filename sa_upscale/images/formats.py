@@ -27,12 +27,21 @@ from sa_upscale.images.fitting import Format
 FORMATS = {
     "png": Format("PNG", png, (".png", ".apng"), ("uint8", "uint16"), 2**31 - 1, streams=True),
     "jpeg": Format(
-        "JPEG", jpeg, (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), ("uint8",), 65500, alpha=False, largest_block=65500
+        "JPEG",
+        jpeg,
+        (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+        ("uint8",),
+        65500,
+        alpha=False,
+        lossless=False,
+        largest_block=65500,
     ),
     "webp": Format("WebP", webp, (".webp",), ("uint8",), 16383, dpi=False, grey=False),
     "tiff": Format("TIFF", tiff, (".tif", ".tiff"), ("uint8", "uint16", "float32"), 2**32 - 1, streams=True),
     "bmp": Format("BMP", bmp, (".bmp", ".dib"), ("uint8",), 2**31 - 1, metadata=False),
-    "avif": Format("AVIF", avif, (".avif",), ("uint8", "uint16"), 65536, dpi=False, grey=False),
+    "avif": Format(
+        "AVIF", avif, (".avif", ".avifs"), ("uint8", "uint16"), 65536, dpi=False, grey=False, lossless=False
+    ),
     "jp2": Format(
         "JPEG 2000",
         jpeg2000,
@@ -45,7 +54,7 @@ FORMATS = {
     "ppm": Format(
         "PPM", netpbm, (".ppm", ".pgm", ".pnm"), ("uint8", "uint16"), 2**31 - 1, alpha=False, metadata=False, dpi=False
     ),
-    "gif": Format("GIF", gif, (".gif",), ("uint8",), 65535, metadata=False, dpi=False),
+    "gif": Format("GIF", gif, (".gif",), ("uint8",), 65535, metadata=False, dpi=False, lossless=False),
     "exr": Format("OpenEXR", exr, (".exr",), ("float32",), 2**31 - 1, metadata=False, dpi=False),
     "hdr": Format("Radiance HDR", radiance, (".hdr",), ("float32",), 2**31 - 1, alpha=False, metadata=False, dpi=False),
     "heif": Format("HEIC", heif, (".heic", ".heif", ".hif"), (), 0, becomes="png"),

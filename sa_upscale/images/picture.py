@@ -60,16 +60,16 @@ def top(dtype) -> int | float:
     return 1.0 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
 
 
-def row_bands(array: np.ndarray) -> Iterator[slice]:
-    """The rows of `array` in bands of about `BAND_BYTES`."""
-    step = band_rows(array)
+def row_bands(array: np.ndarray, size: int | None = None) -> Iterator[slice]:
+    """The rows of `array` in bands of about `size` bytes, `BAND_BYTES` by default."""
+    step = band_rows(array, size)
     for start in range(0, array.shape[0], step):
         yield slice(start, start + step)
 
 
-def band_rows(array: np.ndarray) -> int:
+def band_rows(array: np.ndarray, size: int | None = None) -> int:
     """How many rows of `array` make a band."""
-    return max(1, BAND_BYTES // max(1, array[:1].nbytes))
+    return max(1, (size or BAND_BYTES) // max(1, array[:1].nbytes))
 
 
 def sample_bands(picture: Picture) -> Iterator[np.ndarray]:

@@ -22,7 +22,7 @@ from PIL import PngImagePlugin
 
 from sa_upscale.images import pillow
 from sa_upscale.images.exif import carry_exif
-from sa_upscale.images.picture import Picture, sample_bands, top
+from sa_upscale.images.picture import Picture, band_rows, rebanded, sample_bands, top
 from sa_upscale.images.source import Arrays, Damaged, Source, library, plain_dpi, unpack
 
 EFFORT = 3
@@ -250,7 +250,8 @@ def _inflated(packed: bytes) -> bytes | None:
 def encode(file: BinaryIO, picture: Picture, bands: Iterable[np.ndarray] | None = None) -> None:
     """Write the picture, from `bands` of its rows where they are given."""
     _write_head(file, picture)
-    for packed in _packed(picture, sample_bands(picture) if bands is None else bands):
+    bands = sample_bands(picture) if bands is None else rebanded(bands, band_rows(picture.pixels))
+    for packed in _packed(picture, bands):
         file.write(_chunk(b"IDAT", packed))
     file.write(_chunk(b"IEND", b""))
 

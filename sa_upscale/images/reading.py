@@ -8,13 +8,14 @@ import numpy as np
 from sa_upscale.errors import UpscaleError
 from sa_upscale.images.exif import ORIENTATION, edited_exif, edited_xmp
 from sa_upscale.images.formats import FORMATS, format_of, not_a_picture
-from sa_upscale.images.picture import Picture
+from sa_upscale.images.picture import Picture, row_bands
 from sa_upscale.images.source import Arrays, Damaged, Source, one_line
 from sa_upscale.images.unread import is_known
 
 MAX_PIXELS = 400_000_000
 """A picture with more pixels than this is refused unless told otherwise: a few kilobytes can unpack to it."""
 
+_ROW_BYTES = 16 << 20  # of a band of `rows`
 _MOST_BYTES_TO_TRY = 1 << 30  # of a file that no mark tells to be a picture
 
 
@@ -32,6 +33,7 @@ class Opened:
         self.frames, self.loop = source.frames, source.loop
         self.timed = key != "tiff"
         self.format = FORMATS[key].becomes or key
+        self._whole: Picture | None = None
 
     def read(self) -> Picture:
         """The picture, the first where there are several."""
@@ -47,13 +49,11 @@ class Opened:
                 picture = self._picture(arrays, same_size=self.timed)
             yield picture, milliseconds
 
-    @property
-    def streams(self) -> bool:
-        """Whether `rows` gives the picture without holding all of it."""
-        return self._source.rows is not None and self._source.orientation == 1
-
     def rows(self) -> Iterator[Arrays]:
-        """The picture in bands from top to bottom; only where it `streams`."""
+        """The first picture in bands from top to bottom, without holding all of it where the format allows that."""
+        if self._source.rows is None or self._source.orientation != 1:
+            yield from self._rows_of_whole()
+            return
         bands = self._source.rows()
         done = 0
         while done < self.height:
@@ -61,6 +61,14 @@ class Opened:
                 pixels, alpha = next(bands)
             done += len(pixels)
             yield pixels, alpha
+
+    def _rows_of_whole(self) -> Iterator[Arrays]:
+        if self._whole is None:
+            self._whole = self.read()
+            self._source.decode = None  # and with it the library's own copy
+        whole = self._whole
+        for rows in row_bands(whole.pixels, _ROW_BYTES):
+            yield whole.pixels[rows], None if whole.alpha is None else whole.alpha[rows]
 
     def _picture(self, arrays: Arrays, same_size: bool = True) -> Picture:
         source, (pixels, alpha) = self._source, arrays

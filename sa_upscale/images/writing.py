@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -9,9 +10,9 @@ from typing import BinaryIO
 import numpy as np
 
 from sa_upscale.images import files
-from sa_upscale.images.fitting import fitted
+from sa_upscale.images.fitting import fitted, held_depth
 from sa_upscale.images.formats import FORMATS, check_target, format_for, is_path
-from sa_upscale.images.picture import Picture
+from sa_upscale.images.picture import Picture, blank, converted
 
 DEFAULT_QUALITY = 95
 
@@ -90,14 +91,22 @@ def write_rows(
 ) -> list[str]:
     """Write a picture that comes in bands of rows `(rows, W, samples)`, alpha last, so that it is never held whole.
 
-    `picture` stands for it: its arrays have the size and type of the whole but need no memory (`blank`), and what else
-    it carries is written.  Only for formats that `stream`.
+    `picture` stands for it: its arrays have the size and type of the whole but take no memory (`blank`), and what else
+    it carries is written.  Only for formats that `streams` says can.
     """
     key = format_for(target, picture.format, format)
-    kept, lost = fitted(picture, FORMATS[key], depth)
+    check_target(target, key, picture.width, picture.height)
+    held, lost = held_depth(FORMATS[key], depth or picture.pixels.dtype.name)
+    nothing = blank(picture.height, picture.width, picture.pixels.shape[2], held, picture.alpha is not None)
+    kept, missing = fitted(replace(picture, pixels=nothing.pixels, alpha=nothing.alpha), FORMATS[key])
     with _place(target) as file:
-        FORMATS[key].codec.encode(file, kept, bands)
-    return lost
+        FORMATS[key].codec.encode(file, kept, (converted(band, held) for band in bands))
+    return lost + missing
+
+
+def streams(format: str) -> bool:
+    """Whether `write_rows` can write the format."""
+    return FORMATS[format].streams
 
 
 def _encoding(kept: Picture, picture: Picture, quality: int | None, lossless: bool | None) -> None:

@@ -1,0 +1,172 @@
+"""A picture in memory enlarged by networks, with its alpha, its grey and its range kept."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+
+from sa_upscale import images
+from sa_upscale.engine import Rows
+from sa_upscale.functional.resize import contributions, resize_axis
+
+RESIZE_BAND_VALUES = 4 << 20
+
+Progress = Callable[[int, int], None]
+
+
+class Runner(Protocol):
+    """What is asked of an engine: a whole native scale, and pictures `(H, W, C)` in and out, C = 1 or 3."""
+
+    scale: int
+    window: int
+
+    def run(self, image: np.ndarray, *, on_progress: Progress | None = None) -> np.ndarray: ...
+
+    def run_rows(
+        self, bands: Iterable[np.ndarray], height: int, *, on_progress: Progress | None = None
+    ) -> Iterator[np.ndarray]: ...
+
+
+def enlarge(
+    picture: images.Picture,
+    engines: Sequence[Runner],
+    width: int,
+    height: int,
+    *,
+    on_progress: Progress | None = None,
+) -> images.Picture:
+    """`picture` at `width` x `height` pixels, with all it carries.
+
+    Grey stays exactly grey, also where it is stored as RGB.  Alpha goes through the networks as a grey picture of its
+    own and stays within what its neighbourhood holds, so that opaque and transparent regions remain exactly so.
+    """
+    pixels, alpha = picture.pixels, picture.alpha
+    channels = pixels.shape[2]
+    if channels == 3 and _is_grey(pixels):
+        pixels = pixels[..., :1]
+    varied = alpha is not None and alpha.min() != alpha.max()
+    if varied:
+        pixels = bled(pixels, alpha)
+    progress = shares(on_progress, 2 if varied else 1)
+    pixels = _enlarged(np.ascontiguousarray(pixels), engines, width, height, progress[0])
+    if alpha is not None and varied:
+        coarse = _enlarged(alpha[..., None], engines, width, height, progress[1])
+        alpha = _kept_in_range(coarse[..., 0], alpha)
+    elif alpha is not None:
+        alpha = np.full((height, width), alpha.flat[0])
+    return replace(picture, pixels=np.broadcast_to(pixels, (height, width, channels)), alpha=alpha)
+
+
+def bled(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """`pixels` `(H, W, C)` with each fully transparent one coloured like the nearest that is not.
+
+    What stands under transparent pixels is arbitrary, often black; a network would draw it into the edges as a fringe.
+    """
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return pixels
+    _, labels = cv2.distanceTransformWithLabels(
+        hidden.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    visible = np.flatnonzero(~hidden)
+    nearest = np.zeros(labels.max() + 1, np.int64)
+    nearest[labels.flat[visible]] = visible
+    result = pixels.copy()
+    result[hidden] = pixels.reshape(-1, pixels.shape[2])[nearest[labels[hidden]]]
+    return result
+
+
+def cropped(picture: images.Picture, box: tuple[int, int, int, int]) -> images.Picture:
+    """What lies within (left, top, right, bottom)."""
+    left, top, right, bottom = box
+    alpha = None if picture.alpha is None else picture.alpha[top:bottom, left:right]
+    return replace(picture, pixels=picture.pixels[top:bottom, left:right], alpha=alpha)
+
+
+def resized(array: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`(H, W, C)` of any type reduced to `width` x `height` by the antialiased cubic, in bands of rows.
+
+    Rounded to nearest and clipped to the range of the type (float is not clipped); flat areas keep their value.
+    """
+    if array.shape[:2] == (height, width):
+        return array
+    result = np.empty((height, width, array.shape[2]), array.dtype)
+    row = 0
+    for band in resized_rows(Rows([array]), array.shape[0], width, height):
+        result[row : row + len(band)] = band
+        row += len(band)
+    return result
+
+
+def resized_rows(rows: Rows, source_height: int, width: int, height: int) -> Iterator[np.ndarray]:
+    """As `resized`, for a picture that comes and goes in bands."""
+    indices, weights = contributions(source_height, height)
+    step = max(1, RESIZE_BAND_VALUES // math.prod(rows.shape))
+    for start in range(0, height, step):
+        wanted, share = indices[start : start + step], weights[start : start + step].float()
+        first = int(wanted.min())
+        source = torch.from_numpy(rows.between(first, int(wanted.max()) + 1).astype(np.float32))
+        band = torch.zeros(len(wanted), *source.shape[1:])
+        for tap in range(wanted.shape[1]):
+            band += source.index_select(0, wanted[:, tap] - first) * share[:, tap, None, None]
+        band = resize_axis(band, width, axis=1).numpy()
+        if rows.dtype.kind == "u":
+            band = np.rint(band).clip(0, np.iinfo(rows.dtype).max)
+        yield band.astype(rows.dtype)
+
+
+def _enlarged(
+    array: np.ndarray, engines: Sequence[Runner], width: int, height: int, on_progress: Progress | None
+) -> np.ndarray:
+    """`array` `(h, w, C)` through the networks one after the other, then reduced to `(height, width, C)`."""
+    if array.dtype == np.float32:
+        # Networks know [0, 1] only; scene-referred floats go beyond.
+        low, high = min(0.0, float(array.min())), max(1.0, float(array.max()))
+        if (low, high) != (0.0, 1.0):
+            inside = (array - np.float32(low)) / np.float32(high - low)
+            return _enlarged(inside, engines, width, height, on_progress) * np.float32(high - low) + np.float32(low)
+    areas = [math.prod(engine.scale for engine in engines[:index]) ** 2 for index in range(len(engines))]
+    for index, engine in enumerate(engines):
+        needed = last_step_size(engine, width, height)
+        if index == len(engines) - 1 and 2 * needed[0] <= array.shape[1] and 2 * needed[1] <= array.shape[0]:
+            # Less than half of it would be left at the end: four times the work and memory for nothing.
+            array = resized(array, *needed)
+        array = engine.run(array, on_progress=part(on_progress, sum(areas[:index]), areas[index], sum(areas)))
+    return resized(array, width, height)
+
+
+def last_step_size(engine: Runner, width: int, height: int) -> tuple[int, int]:
+    """(width, height) that the last network must be given."""
+    return -(-width // engine.scale), -(-height // engine.scale)
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    return all(np.array_equal(pixels[..., 0], pixels[..., channel]) for channel in (1, 2))
+
+
+def _kept_in_range(enlarged: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """`enlarged` alpha clipped, in place, to what the 3x3 pixels of `alpha` around each place hold."""
+    around = np.ones((3, 3), np.uint8)
+    lowest, highest = cv2.erode(alpha, around), cv2.dilate(alpha, around)
+    rows, columns = (
+        ((np.arange(long) + 0.5) * (short / long)).astype(np.intp)
+        for long, short in zip(enlarged.shape, alpha.shape, strict=True)
+    )
+    for row, source_row in enumerate(rows):
+        np.clip(enlarged[row], lowest[source_row, columns], highest[source_row, columns], out=enlarged[row])
+    return enlarged
+
+
+def part(on_progress: Progress | None, before: int, share: int, whole: int) -> Progress | None:
+    """A callback for one stretch of the work that reports to `on_progress` in thousandths of the whole."""
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress(1000 * (before * total + share * done) // (whole * total), 1000)
+
+
+def shares(on_progress: Progress | None, count: int) -> list[Progress | None]:
+    return [part(on_progress, index, 1, count) for index in range(count)]

@@ -1,0 +1,230 @@
+"""One picture from file to file, in three steps, so that many can overlap: `prepare`, `enlarge` and `finish`."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from sa_upscale import images
+from sa_upscale.errors import UpscaleError
+from sa_upscale.upscale import large, pictures
+from sa_upscale.upscale.networks import Networks
+from sa_upscale.upscale.pictures import Progress, Runner
+from sa_upscale.upscale.sizes import Size, Target
+
+STREAM_PIXELS = 100_000_000
+"""A result with more pixels than this is made strip by strip where its format allows that."""
+
+REDUCED = "larger than the size asked for: reduced, without the network"
+
+
+@dataclass(frozen=True)
+class Output:
+    """How results are written; `images.write` tells of each. `strip` leaves all metadata out but the colour profile."""
+
+    format: str | None = None
+    quality: int | None = None
+    lossless: bool | None = None
+    depth: str | None = None
+    strip: bool = False
+
+
+@dataclass
+class Result:
+    """What became of one picture.
+
+    `width` and `height` are those of the result, None when there is none; `source` and `target` are None for standard
+    input and output.  `error` is a line for the user, None when all went well; `skipped` says that the result was there
+    already.
+    """
+
+    source: Path | None
+    target: Path | None
+    width: int | None = None
+    height: int | None = None
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    error: str | None = None
+    skipped: bool = False
+
+
+@dataclass
+class Ready:
+    """A picture that can go through the networks: its header, the size it is to have, and its pixels if it is small."""
+
+    opened: images.Opened
+    size: Size
+    target: Target
+    format: str
+    picture: images.Picture | None
+
+
+class Upscaler:
+    """The networks for one size, loaded once, for as many pictures as there are.
+
+    `options` and errors as for `Networks`.
+    """
+
+    def __init__(self, model: str | Path, size: Size | float, **options):
+        self.size = size if isinstance(size, Size) else Size(size)
+        self.networks = Networks(model, **options)
+        # Whatever is wrong with the model is known before the first picture.
+        self.networks.for_scale(1 if self.size.exact else self.size.scale)
+
+    def image_file(
+        self,
+        source: Path | bytes,
+        target: Path | BinaryIO,
+        output: Output = Output(),
+        *,
+        max_pixels: int = images.MAX_PIXELS,
+        on_progress: Progress | None = None,
+    ) -> Result:
+        """Enlarge one picture; arguments and errors as for `image_file`."""
+        started = time.perf_counter()
+        ready = prepare(source, target, self.size, output, max_pixels=max_pixels)
+        finish = self.enlarge(ready, target, output, on_progress)
+        warnings = finish()
+        ends = (Path(end) if isinstance(end, str | os.PathLike) else None for end in (source, target))
+        return Result(*ends, *ready.target.kept, time.perf_counter() - started, warnings)
+
+    def enlarge(
+        self, ready: Ready, target: Path | BinaryIO, output: Output, on_progress: Progress | None = None
+    ) -> Callable[[], list[str]]:
+        """Run the networks, and return what writes the result and tells what was lost."""
+        return enlarge(ready, target, self.networks.for_scale(ready.target.scale), output, on_progress)
+
+
+def image_file(
+    source: Path | bytes,
+    target: Path | BinaryIO,
+    engines: Sequence[Runner],
+    *,
+    scale: float,
+    output: Output = Output(),
+    max_pixels: int = images.MAX_PIXELS,
+    on_progress: Progress | None = None,
+) -> Result:
+    """Read `source` (a file, or its bytes), enlarge it by `scale` and write it to `target` (a file or a stream).
+
+    `engines` run one after the other; the product of their scales is at least `scale` (1-8).  The result has
+    `round(width * scale)` x `round(height * scale)` pixels.  Animations are enlarged frame by frame, files of several
+    pages page by page.  `on_progress(done, total)` counts thousandths of the networks' work.
+
+    Raises `UpscaleError` when the source cannot be read or the result cannot be written, the latter before the work
+    where that can be known.
+    """
+    started = time.perf_counter()
+    ready = prepare(source, target, Size(scale), output, max_pixels=max_pixels)
+    warnings = enlarge(ready, target, engines, output, on_progress)()
+    ends = (Path(end) if isinstance(end, str | os.PathLike) else None for end in (source, target))
+    return Result(*ends, *ready.target.kept, time.perf_counter() - started, warnings)
+
+
+def prepare(
+    source: Path | bytes, target: Path | BinaryIO, size: Size, output: Output, *, max_pixels: int = images.MAX_PIXELS
+) -> Ready:
+    """Open the source, see that its result can be written, and decode it if it is no animation and not very large."""
+    paths = [Path(end) for end in (source, target) if isinstance(end, str | os.PathLike)]
+    if len(paths) == 2 and _same(*paths):
+        raise UpscaleError(f"the output {paths[1]} is the input itself; choose another name")
+    opened = images.opened(source, max_pixels=max_pixels)
+    wanted = size.of(opened.width, opened.height)
+    key = images.format_for(target, opened.format, output.format)
+    images.check_target(target, key, *wanted.kept)
+    if output.lossless and not images.FORMATS[key].lossless:
+        raise UpscaleError(f"{images.FORMATS[key].name} cannot be lossless; choose png, webp, tiff or jp2")
+    whole = opened.frames == 1 and not (wanted.width * wanted.height > STREAM_PIXELS and images.streams(key))
+    return Ready(opened, size, wanted, key, opened.read() if whole else None)
+
+
+def enlarge(
+    ready: Ready, target: Path | BinaryIO, engines: Sequence[Runner], output: Output, on_progress: Progress | None
+) -> Callable[[], list[str]]:
+    """Run the networks; what is returned writes the result and tells of losses.
+
+    Animations and very large pictures are written while they are made, so that nothing is left to do.
+    """
+    if ready.opened.frames > 1:
+        lost = _write_frames(ready, target, engines, output, on_progress)
+        return lambda: lost
+    if ready.picture is None:
+        lost = _write_rows(ready, target, engines, output, on_progress)
+        return lambda: lost
+    result = _enlarged(ready.picture, ready.target, engines, output, on_progress)
+    notes = _notes(ready, ready.picture)
+    ready.picture = None
+    return lambda: notes + images.write(target, result, **_encoding(ready, output))
+
+
+def _enlarged(
+    picture: images.Picture, target: Target, engines: Sequence[Runner], output: Output, on_progress: Progress | None
+) -> images.Picture:
+    result = pictures.enlarge(picture, engines, target.width, target.height, on_progress=on_progress)
+    if target.box:
+        result = pictures.cropped(result, target.box)
+    return _stripped(result) if output.strip else result
+
+
+def _write_frames(
+    ready: Ready, target: Path | BinaryIO, engines: Sequence[Runner], output: Output, on_progress: Progress | None
+) -> list[str]:
+    opened, notes = ready.opened, []
+
+    def shown() -> Iterator[tuple[images.Picture, float]]:
+        for index, (picture, milliseconds) in enumerate(opened.play()):
+            notes.extend(note for note in picture.notes if note not in notes)
+            progress = pictures.part(on_progress, index, 1, opened.frames)
+            # Pages have sizes of their own.
+            size = ready.target if opened.timed else ready.size.of(picture.width, picture.height)
+            yield _enlarged(picture, size, engines, output, progress), milliseconds
+
+    lost = images.write_frames(target, shown(), opened.frames, opened.loop, **_encoding(ready, output))
+    return notes + lost
+
+
+def _write_rows(
+    ready: Ready, target: Path | BinaryIO, engines: Sequence[Runner], output: Output, on_progress: Progress | None
+) -> list[str]:
+    known = large.survey(ready.opened.rows())
+    size = ready.target
+    bands = large.enlarged_rows(ready.opened, known, engines, size.width, size.height, on_progress)
+    if size.box:
+        bands = large.cropped_rows(bands, size.box)
+    width, height = size.kept
+    nothing = images.blank(height, width, known.channels, known.dtype.name, known.has_alpha)
+    picture = ready.opened.described(nothing.pixels, nothing.alpha)
+    if output.strip:
+        picture = _stripped(picture)
+    lost = images.write_rows(target, picture, bands, format=ready.format, depth=output.depth)
+    return _notes(ready, picture) + lost
+
+
+def _notes(ready: Ready, picture: images.Picture) -> list[str]:
+    return picture.notes + ([REDUCED] if ready.target.scale < 1 else [])
+
+
+def _encoding(ready: Ready, output: Output) -> dict:
+    options = dataclasses.asdict(output) | {"format": ready.format}
+    del options["strip"]
+    return options
+
+
+def _stripped(picture: images.Picture) -> images.Picture:
+    """The picture without what tells of its making; its profile and the like stay, without which colours change."""
+    return replace(picture, exif=None, xmp=None, dpi=None)
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return place(one) == place(other)
+
+
+def place(path: Path) -> str:
+    """A text that is the same for every name of one file."""
+    return os.path.normcase(os.path.realpath(path))
