@@ -67,7 +67,8 @@ class AudioRecoder(Copy):
 
     def finish(self) -> list[av.Packet]:
         last = [coded for frame in self._source.decode(None) for coded in self.stream.encode(frame)]
-        return last + self.stream.encode(None)
+        # FLAC's last packet is empty: it brings a checksum for a header that has been written.
+        return [coded for coded in (*last, *self.stream.encode(None)) if coded.size]
 
 
 class SubtitleRecoder(Copy):

@@ -70,6 +70,11 @@ class Source:
     def is_sequence(self) -> bool:
         return self.pipe is None and is_pattern(self.path)
 
+    @property
+    def first_number(self) -> int:
+        """Of numbered pictures, the first one's; 1 for a film."""
+        return _first_number(self.path) if self.is_sequence else 1
+
     def open(self) -> av.container.InputContainer:
         """The opened container; UpscaleError, in one line, for what cannot be read as a video."""
         if not self.is_sequence and self.pipe is None:
@@ -95,7 +100,7 @@ class Source:
         if self.pipe is not None:
             return av.open(self.pipe, format="yuv4mpegpipe")
         if self.is_sequence:
-            options = {"framerate": str(self.rate), "start_number": str(_first_number(self.path))}
+            options = {"framerate": str(self.rate), "start_number": str(self.first_number)}
             return av.open(address(self.path), format="image2", options=options)
         if self.path.suffix.lower() == ".webp":
             return av.open(_webp_as_matroska(self.path))
@@ -167,6 +172,8 @@ def probe(path: Path | Source) -> VideoInfo:
     with source.open() as container:
         stream = video_stream(container, source)
         frames = _first_frames(container, stream)
+        if source.pipe is not None:
+            source.pipe.rewind()
         if not frames:
             raise UpscaleError(
                 f"{source}: no frame of its video can be decoded; the file is empty, damaged or encrypted"

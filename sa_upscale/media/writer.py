@@ -51,21 +51,17 @@ class Writer:
         *,
         name: str,
         audio: bool = True,
-        first_number: int = 1,
     ):
         self.name = name  # what messages call the file
         self.notices: list[str] = []
         self._info, self._encoding = info, encoding
         self._copies: dict[int, Copy] = {}
-        options = _container_options(encoding, others, info) | (
-            {"start_number": str(first_number)} if encoding.container == SEQUENCE else {}
-        )
         with write_errors(name):
             self._container = av.open(
                 address(file) if isinstance(file, Path) else file,
                 "w",
                 format=encoding.container,
-                container_options=options,
+                container_options=_container_options(encoding, others, info),
                 metadata_errors="surrogateescape",
             )
             self._stream = self._add_video(others)
@@ -139,14 +135,14 @@ class Writer:
                 self.notices.append(f"{len(others.streams)} other stream(s) left out: pictures alone are written")
             return
         for stream in others.streams:
-            if stream.type == "audio" and not audio:
+            if (stream.type == "audio" and not audio) or _made_by_muxer(stream, others, self._encoding.container):
                 continue
             copy = self._copy_of(stream)
             if copy is not None:
                 copy.stream.disposition = stream.disposition
                 copy.stream.metadata.update(_lasting(stream.metadata))
                 self._copies[stream.index] = copy
-            elif not _is_chapter_track(stream, others):
+            else:
                 self.notices.append(
                     f"stream {stream.index} ({stream.type}, {_codec_name(stream)}) left out:"
                     f" {self._encoding.container} cannot hold it"
@@ -224,6 +220,8 @@ def _container_options(encoding: Encoding, others: Others, info: VideoInfo) -> d
     """
     if encoding.container == PIPE:
         return {"strict": "-1"}  # more than 8 bits are an unofficial part of y4m
+    if encoding.container == SEQUENCE:
+        return {"start_number": str(info.source.first_number)}
     if encoding.container not in ("mp4", "mov"):
         return {}
     clock = math.lcm(info.time_base.denominator, *others.clocks)
@@ -232,12 +230,13 @@ def _container_options(encoding: Encoding, others: Others, info: VideoInfo) -> d
     return {"movflags": "+faststart", "movie_timescale": str(max(1000, clock))}
 
 
-def _is_chapter_track(stream: av.stream.Stream, others: Others) -> bool:
-    """QuickTime files carry their chapters a second time as a text track, which the muxer writes by itself."""
+def _made_by_muxer(stream: av.stream.Stream, others: Others, container: str) -> bool:
+    """Whether this is a QuickTime track that the muxer writes by itself, of chapters or of a time code."""
+    if stream.type != "data" or "mov" not in others.info.container:
+        return False
     chapters = others.chapters()
-    return (
-        stream.type == "data" and "mov" in others.info.container and bool(chapters) and stream.frames == len(chapters)
-    )
+    is_timecode = "timecode" in stream.metadata and container in ("mp4", "mov")
+    return is_timecode or (bool(chapters) and stream.frames == len(chapters))
 
 
 def _codec_name(stream: av.stream.Stream) -> str:

@@ -225,7 +225,7 @@ def _to_file(job: _Job) -> VideoResult:
     if done:
         job.on_notice(f"going on after {done} frames that are done")
     try:
-        notices = [*job.info.notices, *job.encoding.notices, *_rehearse(job, work)]
+        notices = [*_known_notices(job), *_rehearse(job, work)]
         for notice in notices:
             job.on_notice(notice)
         with media.Reader(job.info, job.options.part, deinterlace=_deinterlaces(job)) as reader:
@@ -249,7 +249,7 @@ def _to_file(job: _Job) -> VideoResult:
 def _to_pipe(job: _Job) -> VideoResult:
     with media.Others(job.info, job.options.part) as others:
         writer = media.Writer(sys.stdout.buffer, job.info, others, job.encoding, name=job.name)
-        notices = [*job.info.notices, *job.encoding.notices, *writer.notices]
+        notices = [*_known_notices(job), *writer.notices]
         for notice in notices:
             job.on_notice(notice)
         with media.Reader(job.info, job.options.part, deinterlace=_deinterlaces(job)) as reader:
@@ -482,14 +482,16 @@ def _settle_pictures(job: _Job, pattern: Path, reader: media.Reader, notices: Se
 
 
 def _deinterlaces(job: _Job) -> bool:
-    if not job.info.interlaced:
-        return False
-    job.on_notice(
-        "the video is interlaced; deinterlacing it first"
-        if job.options.deinterlace
-        else "the video is interlaced and is upscaled as it is"
-    )
-    return job.options.deinterlace
+    return job.info.interlaced and job.options.deinterlace
+
+
+def _known_notices(job: _Job) -> list[str]:
+    """What the user is told before the work begins."""
+    interlaced = []
+    if job.info.interlaced:
+        done = "deinterlaced first" if job.options.deinterlace else "upscaled as it is"
+        interlaced = [f"the video is interlaced and is {done}"]
+    return [*job.info.notices, *interlaced, *job.encoding.notices]
 
 
 def _check_scale(scale: float, engines: Sequence["Engine"]) -> None:
