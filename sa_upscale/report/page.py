@@ -65,6 +65,16 @@ def picture_uri(data: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
+def choice(name: str, legend: str, options: list[tuple[str, str]], chosen: str) -> str:
+    """Buttons of which one is chosen: `(value, label)` each, in a form's field called `name`."""
+    buttons = "".join(
+        f'<label><input type="radio" name="{name}" value="{value}"{" checked" if value == chosen else ""}>'
+        f"<span>{escaped(label)}</span></label>"
+        for value, label in options
+    )
+    return f'<fieldset class="choice"><legend>{legend}</legend>{buttons}</fieldset>'
+
+
 def data_block(name: str, value: object) -> str:
     """Plain values for a script to read, by the element's id; they must be finite."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

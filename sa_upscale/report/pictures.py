@@ -5,12 +5,11 @@ import itertools
 
 from PIL import Image
 
-from sa_upscale.report.page import count, escaped, number, picture_uri
+from sa_upscale.report.heat import COLOURS, PALETTE
+from sa_upscale.report.page import choice, count, escaped, number, picture_uri
 from sa_upscale.report.run import REFERENCES, Run, Scene, Shot
 
 _REFERENCE_TITLES = dict(zip(REFERENCES, ("Bicubic", "Ground truth"), strict=True))
-# Dark to bright, so that it reads as strength for the colour-blind and in print, too.
-_HEAT = ((0, 0, 4), (74, 12, 107), (165, 44, 96), (237, 105, 37), (251, 180, 26), (252, 255, 164))
 _MAPS = {
     "W": "W, the edge map of a spatially adaptive loss: where differences weigh most. It is made from the ground truth "
     "alone. In the dark they count by the loss's β1 only, where it is bright by up to β2 more.",
@@ -45,22 +44,13 @@ aria-valuemin="0" aria-valuemax="100" aria-valuenow="50">
 <div class="controls">
 <label class="time"><input type="range" id="time" min="0" step="1" aria-label="Step"><output></output></label>
 <p class="buttons"><button type="button" id="play">Play</button> <button type="button" id="flip">Flip</button></p>
-{_choice("scene", "Picture", scenes, "0")}
-{_choice("against", "Compare with", against, "bicubic")}
-{_choice("zoom", "Zoom", zooms, "4")}
+{choice("scene", "Picture", scenes, "0")}
+{choice("against", "Compare with", against, "bicubic")}
+{choice("zoom", "Zoom", zooms, "4")}
 <p class="note">Drag the divider. On the picture, the keys ← → move it, ↑ ↓ change the step, F flips.</p>
 <div class="maps"></div>
 </div>
 </div>"""
-
-
-def _choice(name: str, legend: str, options: list[tuple[str, str]], chosen: str) -> str:
-    buttons = "".join(
-        f'<label><input type="radio" name="{name}" value="{value}"{" checked" if value == chosen else ""}>'
-        f"<span>{escaped(label)}</span></label>"
-        for value, label in options
-    )
-    return f'<fieldset class="choice"><legend>{legend}</legend>{buttons}</fieldset>'
 
 
 def _sheet(run: Run, scene: Scene, index: int) -> str:
@@ -109,17 +99,10 @@ def _heated(data: bytes) -> bytes:
     """A grey map with the heat palette: no larger, and seen without a script."""
     with Image.open(io.BytesIO(data)) as picture:
         grey = picture.convert("L")
-    grey.putpalette([level for step in range(256) for level in _heat(step / 255)])
+    grey.putpalette(PALETTE)
     target = io.BytesIO()
     grey.save(target, format="PNG", optimize=True)
     return target.getvalue()
-
-
-def _heat(value: float) -> tuple[int, int, int]:
-    """The palette's colour for a value in [0, 1]."""
-    place = value * (len(_HEAT) - 1)
-    index = min(int(place), len(_HEAT) - 2)
-    return tuple(round(a + (b - a) * (place - index)) for a, b in zip(_HEAT[index], _HEAT[index + 1], strict=True))
 
 
 def _is_map(what: str) -> bool:
@@ -130,7 +113,7 @@ def _legend(run: Run) -> str:
     """What the maps mean and which colour says how much.  Empty without maps."""
     shown = {what.partition(" ")[0] for scene in run.scenes for shot in scene.shots for what in shot.pictures}
     texts = "".join(f"<p>{escaped(text)}</p>" for kind, text in _MAPS.items() if kind in shown)
-    colours = ", ".join(f"rgb{colour}" for colour in _HEAT)
+    colours = ", ".join(f"rgb{colour}" for colour in COLOURS)
     bar = (
         f'<div class="bar"><span style="background: linear-gradient(to right, {colours})"></span>'
         "<small>0</small><small>the brightest hundredth at that step</small></div>"
