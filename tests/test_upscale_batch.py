@@ -1,0 +1,204 @@
+"""Many pictures: what overlaps, what a report tells, what a retry does, what an interruption leaves."""
+
+import json
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from sa_upscale import images
+from sa_upscale.errors import UpscaleError
+from sa_upscale.upscale import Output, Size, Upscaler, batch, forecast, plan_jobs, report, run_jobs
+from tests.test_upscale import Nearest, Ready, four_times, noise, save
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a", "b", "c", "d"):
+        save(tmp_path / "in" / f"{name}.png")
+    return tmp_path / "in"
+
+
+def jobs_of(folder, **options):
+    return plan_jobs([folder], folder.parent / "out", size=Size(4), **options)
+
+
+def test_the_next_is_opened_and_the_last_written_while_one_is_at_work(folder, monkeypatch):
+    """Reading and writing wait for an event that only the network at work on another picture sets."""
+    at_work, order = threading.Event(), []
+
+    class Watched(Nearest):
+        def enlarge(self, image):
+            order.append(f"network {len(self.seen)}")
+            at_work.set()
+            time.sleep(0.05)
+            return super().enlarge(image)
+
+    opened, wrote = batch.prepare, images.write
+
+    def prepare(source, *rest, **options):
+        if source.name != "a.png":
+            assert at_work.wait(5)
+        order.append(f"open {source.stem}")
+        return opened(source, *rest, **options)
+
+    def write(target, picture, **options):
+        order.append(f"write {target.name[0]}")
+        time.sleep(0.02)
+        return wrote(target, picture, **options)
+
+    monkeypatch.setattr(batch, "prepare", prepare)
+    monkeypatch.setattr(images, "write", write)
+    results = run_jobs(jobs_of(folder), Ready(Watched(4)))
+    assert [result.error for result in results] == [None] * 4
+    assert order.index("open c") < order.index("network 3")
+    assert order.index("write a") > order.index("network 1")
+    assert order.index("network 2") < order.index("write b")
+
+
+def test_results_come_in_order_with_their_own_warnings(folder):
+    told = []
+    results = run_jobs(jobs_of(folder, format="bmp"), four_times(), Output(depth="uint16"), on_result=told.append)
+    assert [result.source.name for result in told] == ["a.png", "b.png", "c.png", "d.png"]
+    assert results == told
+    assert all(result.warnings == ["BMP holds at most 8 bits a channel: depth reduced"] for result in results)
+
+
+def test_a_result_that_cannot_be_written_spoils_only_itself(folder, monkeypatch):
+    wrote = images.write
+
+    def write(target, picture, **options):
+        if target.name.startswith("b"):
+            raise UpscaleError("no space left")
+        return wrote(target, picture, **options)
+
+    monkeypatch.setattr(images, "write", write)
+    results = run_jobs(jobs_of(folder), four_times())
+    assert [result.error for result in results] == [None, "no space left", None, None]
+    assert results[1].width is None
+
+
+def test_an_interruption_leaves_whole_files_only(folder):
+    class Interrupted(Nearest):
+        def enlarge(self, image):
+            if len(self.seen) == 3:
+                raise KeyboardInterrupt
+            return super().enlarge(image)
+
+    told = []
+    jobs = jobs_of(folder)
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(jobs, Ready(Interrupted(4)), on_result=told.append)
+    left = sorted((folder.parent / "out").iterdir())
+    assert [file.name for file in left] == ["a_x4.png", "b_x4.png"][: len(left)]
+    assert len(left) >= 1
+    assert all(images.read(file).width == 24 for file in left)
+    report.write(folder.parent / "r.json", jobs, told, {})
+    statuses = [one["status"] for one in json.loads((folder.parent / "r.json").read_text())["results"]]
+    assert statuses == ["done"] * len(told) + ["not reached"] * (4 - len(told))
+    assert report.failed(folder.parent / "r.json", jobs) == jobs[len(told) :]
+
+
+def test_a_report_tells_all_and_a_retry_does_what_failed(folder):
+    (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    jobs = jobs_of(folder)
+    results = run_jobs(jobs, four_times(), skip_existing=True)
+    file = folder.parent / "report.json"
+    report.write(file, jobs, results, {"model": "made"})
+    told = json.loads(file.read_text())
+    assert told["options"] == {"model": "made"}
+    assert [(one["status"], one["width"]) for one in told["results"]] == [
+        ("done", 24),
+        ("failed", None),
+        ("done", 24),
+        ("done", 24),
+    ]
+    assert "damaged" in told["results"][1]["error"]
+    save(folder / "b.png")
+    again = report.failed(file, jobs_of(folder))
+    assert [job.source.name for job in again] == ["b.png"]
+    report.write(file, again, run_jobs(again, four_times()), {})
+    with pytest.raises(UpscaleError, match="nothing that failed"):
+        report.failed(file, jobs_of(folder))
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"results": 3}', '{"results": [{}]}', "\xff"])
+def test_what_is_no_report_is_refused(folder, content):
+    file = folder.parent / "report.json"
+    file.write_text(content, encoding="latin-1")
+    with pytest.raises(UpscaleError, match="no report"):
+        report.failed(file, jobs_of(folder))
+
+
+def test_skip_existing_reads_animations_to_their_end(folder):
+    frames = [(images.Picture(noise(5, 6, 3, seed=seed)), 50.0) for seed in range(3)]
+    images.write_frames(folder / "e.png", frames, 3, 0)
+    jobs = [job for job in jobs_of(folder) if job.source.name == "e.png"]
+    run_jobs(jobs, four_times())
+    assert run_jobs(jobs, four_times(), skip_existing=True)[0].skipped
+    whole = jobs[0].target.read_bytes()
+    jobs[0].target.write_bytes(whole[:-200])
+    assert not run_jobs(jobs, four_times(), skip_existing=True)[0].skipped
+    assert images.opened(jobs[0].target).frames == 3
+
+
+@pytest.mark.parametrize("name", ["фото", "写真", "صورة", "café\u0301", "a b'\"$&", "-x", "%s"])
+def test_names_in_any_script(tmp_path, name):
+    save(tmp_path / "in" / f"{name}.png")
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", size=Size(4))
+    assert run_jobs(jobs, four_times())[0].error is None
+    assert (tmp_path / "out" / f"{name}_x4.png").is_file()
+    report.write(tmp_path / "report.json", jobs, [], {})
+    assert report.failed(tmp_path / "report.json", jobs) == jobs
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_a_name_that_is_no_text(tmp_path):
+    save(tmp_path / "in" / "a.png").rename(tmp_path / "in" / os.fsdecode(b"\xff\xfe.png"))
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", size=Size(4))
+    assert run_jobs(jobs, four_times())[0].error is None
+    report.write(tmp_path / "report.json", jobs, [], {})
+    assert report.failed(tmp_path / "report.json", jobs) == jobs
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_read_only_folder_is_one_line(folder):
+    (folder.parent / "out").mkdir()
+    (folder.parent / "out").chmod(0o500)
+    results = run_jobs(jobs_of(folder), four_times())
+    (folder.parent / "out").chmod(0o700)
+    assert all("not writable" in result.error for result in results)
+
+
+def test_a_forecast_tells_sizes_and_writes_nothing(folder):
+    (folder / "b.png").write_text("no picture")
+    frames = [(images.Picture(noise(5, 6, 3, seed=seed)), 50.0) for seed in range(3)]
+    images.write_frames(folder / "c.png", frames, 3, 0)
+    jobs = jobs_of(folder)
+    upscaler = Ready(Nearest(4))
+    upscaler.networks = upscaler
+    upscaler.for_scale = lambda scale: [upscaler.engine]
+    told = forecast.forecasts(jobs, upscaler, Output(), 10**6)
+    assert [(one.width, one.height, one.frames) for one in told] == [
+        (24, 20, 1),
+        (None, None, 1),
+        (24, 20, 3),
+        (24, 20, 1),
+    ]
+    assert "text file" in told[1].error
+    assert told[2].seconds == pytest.approx(3 * told[0].seconds)
+    assert not (folder.parent / "out").exists()
+
+
+def test_a_forecast_is_near_what_then_happens(tmp_path):
+    upscaler = Upscaler("compact-x4", 4, device="cpu", precision="fp32")
+    save(tmp_path / "in.png", np.clip(noise(64, 80, 3) // 4 + 90, 0, 255).astype(np.uint8))
+    jobs = plan_jobs([tmp_path / "in.png"], size=Size(4))
+    (told,) = forecast.forecasts(jobs, upscaler, Output(), 10**6)
+    (result,) = run_jobs(jobs, upscaler)
+    assert result.error is None
+    # Machines are shared: right within a few times is what can be asked of a test.
+    assert 0.1 < told.seconds / result.seconds < 10
+    assert 0.3 < told.megabytes / (forecast.own_memory() / 1e6) < 3
