@@ -1,0 +1,1 @@
+"""Our checkpoints to the Hugging Face Hub."""
