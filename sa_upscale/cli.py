@@ -525,6 +525,59 @@ def evaluate(
         evaluate.write(file, scores, about)
 
 
+@app.command()
+def compare(
+    inputs: Annotated[list[Path], typer.Argument(help="Two pictures of one thing, or more.", metavar="PICTURE...")],
+    reference: Annotated[
+        Path | None, typer.Option(metavar="PICTURE", help="The original: shown last, and measured against.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The page; comparison.html where there is no --png."),
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A contact sheet with enlarged parts and a difference map.")
+    ] = None,
+    crop: Annotated[
+        str | None, typer.Option(metavar="X,Y,W,H", help="Compare this part, in pixels of the largest picture.")
+    ] = None,
+    regions: Annotated[
+        list[str] | None,
+        typer.Option("--region", metavar="X,Y,W,H", help="Show this part; again for more. Where they differ most."),
+    ] = None,
+) -> None:
+    """Compare pictures by eye and by figure.
+
+    The page is one file that needs no network: a divider to drag, zoom to the pixel, flip by a key, a difference map.
+    Smaller pictures are enlarged to the largest by bicubic.
+    """
+    boxes = [_region(text) for text in regions or []]
+    part = _region(crop) if crop else None
+    from sa_upscale import compare
+
+    page = output or (None if png else Path("comparison.html"))
+    found = compare.compare(
+        inputs,
+        reference=reference,
+        crop=part and compare.Region(*part),
+        regions=[compare.Region(*box) for box in boxes],
+    )
+    for write, target in ((compare.write_page, page), (compare.write_sheet, png)):
+        if target:
+            write(target, found)
+            print(target)
+
+
+def _region(text: str) -> tuple[int, int, int, int]:
+    numbers = text.split(",")
+    if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
+        raise typer.BadParameter(f"{text}: give left, top, width and height in pixels, such as 40,60,128,128")
+    left, top, width, height = map(int, numbers)
+    if not (width and height):
+        raise typer.BadParameter(f"{text}: a part without pixels")
+    return left, top, width, height
+
+
 @models_app.command("list")
 def models_list(json_lines: JsonOption = False) -> None:
     """List every checkpoint: its scale, size, and whether it is here, to fetch, or not published yet."""

@@ -1,0 +1,12 @@
+"""Several pictures of one thing, held against each other: a page to look at, and a contact sheet.
+
+found = compare([Path("bicubic.png"), Path("ours.png")], reference=Path("hr.png"))
+write_page(Path("comparison.html"), found)
+write_sheet(Path("comparison.png"), found)
+"""
+
+from sa_upscale.compare.comparing import Comparison, compare
+from sa_upscale.compare.regions import Region
+from sa_upscale.compare.writing import write_page, write_sheet
+
+__all__ = ["Comparison", "Region", "compare", "write_page", "write_sheet"]
