@@ -8,7 +8,7 @@ Times are carried as integers in the source's own time base, so that a variable 
 """
 
 from sa_upscale.media.colour import Colour, from_rgb, to_rgb
-from sa_upscale.media.encoding import CONTAINERS, PIPE, SEQUENCE, Encoding, Wishes, even_size, plan
+from sa_upscale.media.encoding import CONTAINERS, PIPE, SEQUENCE, Encoding, Wishes, encoders, even_size, plan
 from sa_upscale.media.reader import Frame, Others, Part, Reader
 from sa_upscale.media.segments import Chunk, Encoder, SegmentFile, chunks, stamps, write_errors
 from sa_upscale.media.source import Mastering, Pipe, Source, VideoInfo, is_pattern, probe
@@ -37,6 +37,7 @@ __all__ = [
     "Writer",
     "chunks",
     "decoding_times",
+    "encoders",
     "even_size",
     "from_rgb",
     "is_pattern",

@@ -179,6 +179,13 @@ def _encoder(name: str, depth: int) -> av.Codec:
     raise UpscaleError(f"--codec {name}: no such video encoder; {near(name, [*DEFAULT_OPTIONS, *ALIASES, 'ffv1'])}")
 
 
+def encoders() -> dict[str, bool]:
+    """The video encoders this package has settings for, and whether each works here; hardware is tried."""
+    hardware = [f"{family}_{maker}" for maker in HARDWARE for family in ("h264", "hevc", "av1")]
+    software = [name for name in (*DEFAULT_OPTIONS, "ffv1") if name not in hardware]
+    return {name: name in av.codecs_available for name in software} | {name: _works(name) for name in hardware}
+
+
 def _works(name: str) -> bool:
     """Whether this encoder is in the build and finds its hardware."""
     try:
