@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ SMALLEST_TILE = 16
 SEAM = 8  # LR pixels over which two tiles are mixed where both are right
 UNBOUNDED_OVERLAP = 64  # for a network that sees the whole picture and names no measured overlap
 COLOUR_SIGMA, COLOUR_REACH = 4, 12  # LR pixels: what colours are matched over, and how far that reaches
+MOST_AT_ONCE = 8  # frames; more gain nothing, and each waits for the last
 PROBE = 16  # side of the tile on which a network's memory is measured
 UNKNOWN_FREE_MEMORY = 2 << 30
 
@@ -167,6 +168,30 @@ class Engine:
 
         job = Job(*image.shape[:2], *picture.shape[:2], cut, nn.Module.__call__, image.shape[2], image.dtype)
         return self._run(job, on_progress)
+
+    def frames_at_once(self, frame: np.ndarray) -> int:
+        """How many frames of a video `run_batch` may be given: on a GPU as many as a tile has room for, else one."""
+        if self.window != 1 or self.device.type == "cpu":
+            return 1
+        return max(1, min(MOST_AT_ONCE, DEFAULT_TILE[self.device.type] ** 2 // (frame.shape[0] * frame.shape[1])))
+
+    def run_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As `run`, for colour pictures of one size and type that go through the network together."""
+        if len({(image.shape, image.dtype) for image in images}) != 1:
+            raise ValueError("the pictures of one batch differ in size or type")
+        height, width, channels = images[0].shape
+        self._check(images[0])
+        pictures = [_pad(image, self._source.multiple) for image in images]
+
+        def cut(rows: Span, columns: Span) -> torch.Tensor:
+            parts = [self._tensor(p[rows.start : rows.stop, columns.start : columns.stop]) for p in pictures]
+            return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+
+        # The result is made as that of one picture of many channels.
+        together = channels * len(images)
+        job = Job(height, width, *pictures[0].shape[:2], cut, nn.Module.__call__, together, images[0].dtype)
+        made = self._run(job, None)
+        return [np.ascontiguousarray(made[..., at : at + channels]) for at in range(0, together, channels)]
 
     def run_rows(
         self, bands: Iterable[np.ndarray], height: int, *, on_progress: Progress | None = None
@@ -312,7 +337,7 @@ class Engine:
     @torch.inference_mode()
     def _run_tile(self, job: Job, row: Span, column: Span) -> torch.Tensor:
         """What one tile adds to the band, `(rows, columns, C)` float32 on the CPU, faded at its seams."""
-        sr = self._sound(job, job.cut(row, column))[0]
+        sr = self._sound(job, job.cut(row, column)).flatten(0, 1)
         top, left = row.start * self.scale, column.start * self.scale
         part = sr[:, row.begin - top : row.end - top, column.begin - left : column.end - left].permute(1, 2, 0)
         if job.channels == 1:

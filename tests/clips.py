@@ -200,6 +200,9 @@ class Nearest:
         self.prepared += 1
         return self.prepared - 1, frame
 
+    def frames_at_once(self, frame: np.ndarray) -> int:
+        return 1
+
     def run_prepared(self, frames: list[tuple[int, np.ndarray]]) -> np.ndarray:
         self.windows.append([number for number, _ in frames])
         return self.run(frames[len(frames) // 2][1])

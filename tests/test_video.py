@@ -54,6 +54,26 @@ def test_each_window_holds_the_frames_around_its_own(tmp_path):
     assert engine.windows == expected
 
 
+def test_frames_of_an_image_network_go_together_where_it_can_take_them(tmp_path):
+    class Together(Nearest):
+        def __init__(self):
+            super().__init__()
+            self.batches = []
+
+        def frames_at_once(self, frame):
+            return 3
+
+        def run_batch(self, frames):
+            self.batches.append(len(frames))
+            return [self.run(frame) for frame in frames]
+
+    engine = Together()
+    result = upscale(make(tmp_path / "clip.mp4"), tmp_path / "out.mp4", engine)
+    assert engine.batches == [3, 3, 2]
+    reds = [shown(result.target, index)[0] for index in range(8)]
+    assert np.abs(np.array(reds) - [30 + 20 * index for index in range(8)]).max() <= 2.5
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_the_shortest_clips(tmp_path, count, suffix):

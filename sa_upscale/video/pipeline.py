@@ -170,12 +170,21 @@ def _upscaled(
             yield dataclasses.replace(shown, handle=handle)
 
     around = media.windows(prepared(), first.window, lambda before, after: after.cut)
-    for window in itertools.islice(around, skip - begin, None):
+    wanted = itertools.islice(around, skip - begin, None)
+    for window in wanted:
+        shown = window[len(window) // 2]
+        rest = itertools.islice(wanted, first.frames_at_once(shown.frame.pixels) - 1)
+        batch = [shown, *(only for (only,) in rest)]
         with watch("network"):
-            pixels = first.run_prepared([shown.handle for shown in window])
+            if len(batch) > 1:
+                made = first.run_batch([member.frame.pixels for member in batch])
+            else:
+                made = [first.run_prepared([member.handle for member in window])]
+        for member, pixels in zip(batch, made, strict=True):
             for engine in further:
-                pixels = engine.run(pixels)
-        yield dataclasses.replace(window[len(window) // 2], handle=None, pixels=pixels)
+                with watch("network"):
+                    pixels = engine.run(pixels)  # noqa: PLW2901
+            yield dataclasses.replace(member, handle=None, pixels=pixels)
 
 
 class Stopped(Exception):
