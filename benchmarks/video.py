@@ -1,0 +1,214 @@
+"""What the claims on video rest on; `python -m benchmarks.video --help` lists the parts.
+
+    overlap   wall time of a clip against the same network on the same frames in memory; aim: at most 1.10
+    memory    resident megabytes over a long small clip, and their slope after the first minute; aim: flat
+    kill      SIGKILL at ten random moments, resumed each time, against a run that nothing disturbed; aim: identical
+    flicker   temporal deviation on a static noisy scene, of bicubic, one frame and five; aim: at most 1.3 × bicubic
+
+Clips are made here, with the encoders of the package.
+"""
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from sa_upscale import checkpoints, media, video
+from sa_upscale.engine import Engine
+
+RATE = 24
+
+
+def make_clip(path: Path, frames: int, size: tuple[int, int]) -> Path:
+    """A textured picture that pans, with a cut every four seconds."""
+    width, height = size
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, width=width, height=height, options={"crf": "12"})
+        stream.pix_fmt = "yuv420p"
+        for at in range(frames):
+            if at % (4 * RATE) == 0:
+                scene = _texture(at, (2 * width, height))
+            x = at % (4 * RATE) * width // (4 * RATE)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(scene[:, x : x + width]))
+            frame.pts, frame.time_base = at, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _texture(seed: int, size: tuple[int, int]) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    layers = [cv2.resize(rng.random((side, side, 3)), size, interpolation=cv2.INTER_CUBIC) for side in (4, 16, 64)]
+    return (np.clip(sum(layers) / 3, 0, 1) * 255).astype(np.uint8)
+
+
+def overlap(folder: Path, model: str, runs: int) -> str:
+    """The whole command's work on a clip against its frames in memory, in turn."""
+    clip = make_clip(folder / "clip.mp4", 24, (96, 64))
+    engine = Engine(checkpoints.load(model, 4, "video").model)
+    with media.Reader(media.probe(clip)) as reader:
+        frames = [frame.pixels for frame in reader.events()]
+
+    def in_memory() -> None:
+        prepared = map(engine.prepare, frames)
+        for window in media.windows(prepared, engine.window):
+            engine.run_prepared(window)
+
+    def whole() -> None:
+        video.upscale_file(clip, folder / "out.mp4", engine, scale=4, options=video.Options(resume=False))
+
+    in_memory()
+    pairs = [(_seconds(whole), _seconds(in_memory)) for _ in range(runs)]
+    ratios = sorted(ours / theirs for ours, theirs in pairs)
+    clip_time, network_time = (statistics.median(side) for side in zip(*pairs, strict=True))
+    spread = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+    return (
+        f"{model}: clip {clip_time:.2f} s, network alone {network_time:.2f} s; ratio {statistics.median(ratios):.3f},"
+        f" of {runs} pairs ({spread})"
+    )
+
+
+class Repeats:
+    """Stands in for a network that costs nothing, so that what is left is the pipeline's own."""
+
+    scale, window, fingerprint = 2, 5, "repeats"
+
+    def frames_at_once(self, frame: np.ndarray) -> int:
+        return 1
+
+    def prepare(self, frame: np.ndarray) -> np.ndarray:
+        return frame
+
+    def run_prepared(self, frames: list[np.ndarray]) -> np.ndarray:
+        return cv2.resize(frames[2], None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+
+
+def memory(folder: Path, minutes: float) -> str:
+    """Resident memory over the length of a film, by the film's own clock."""
+    clip = make_clip(folder / "film.mp4", round(minutes * 60 * RATE), (96, 64))
+    samples = []
+
+    def sample(at: video.Progress) -> None:
+        if at.done % RATE == 0:
+            samples.append((at.done / RATE / 60, _resident()))
+
+    video.upscale_file(clip, folder / "out.mp4", Repeats(), scale=2, on_progress=sample)
+    end = _resident()
+    late = np.array([pair for pair in samples if pair[0] > 1])
+    slope, _ = np.polyfit(late[:, 0], late[:, 1], 1)
+    return (
+        f"{minutes:g} min: {late[0, 1]:.1f} MB after the first minute, {late[-1, 1]:.1f} MB at the last frame,"
+        f" {end:.1f} MB after the file was put together; slope {slope:+.3f} MB a minute"
+    )
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def kill(folder: Path, times: int) -> str:
+    """A row for each SIGKILL: when, and how many frames the next run found done."""
+    clip = make_clip(folder / "clip.mp4", 400, (64, 48))
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from benchmarks.video import Repeats\n"
+        "from sa_upscale import video\n"
+        "class Slow(Repeats):\n"
+        "    def run_prepared(self, frames):\n"
+        "        time.sleep(0.02)\n"
+        "        return super().run_prepared(frames)\n"
+        "r = video.upscale_file(Path(sys.argv[1]), Path(sys.argv[2]), Slow(), scale=2, on_notice=print,\n"
+        "    on_progress=lambda at: print('at', at.done, flush=True))\n"
+    )
+    command = [sys.executable, "-c", script, str(clip)]
+    subprocess.run([*command, str(folder / "whole.mp4")], check=True, capture_output=True)
+    rows, moments = [], random.Random(1)
+    for number in range(1, times + 1):
+        process = subprocess.Popen([*command, str(folder / "out.mp4")], stdout=subprocess.PIPE, text=True)
+        said = list(_until(process.stdout, "at "))
+        killer = threading.Timer(moments.uniform(0.2, 3), process.kill)
+        killer.start()
+        said += process.communicate()[0].splitlines()
+        killer.cancel()
+        done = [int(line.split()[1]) for line in said if line.startswith("at ")]
+        resumed = next((line for line in said if line.startswith("going on")), "from the beginning")
+        rows.append(f"| {number} | {resumed} | {done[-1] if done else 'none'} | {process.returncode} |")
+    subprocess.run([*command, str(folder / "out.mp4")], check=True, capture_output=True)
+    ours, whole = _decoded(folder / "out.mp4"), _decoded(folder / "whole.mp4")
+    verdict = f"{len(ours)} frames, " + ("identical" if ours == whole else "DIFFERENT")
+    return "\n".join(["| run | begins | frame at the kill | exit |", "|---|---|---|---|", *rows, verdict])
+
+
+def _until(lines: Iterable[str], start: str) -> Iterator[str]:
+    """The lines up to and with the first that starts so."""
+    for line in lines:
+        yield line.strip()
+        if line.startswith(start):
+            return
+
+
+def _decoded(path: Path) -> list[tuple[int, bytes]]:
+    with av.open(str(path)) as container:
+        return [(frame.pts, frame.to_ndarray().tobytes()) for frame in container.decode(video=0)]
+
+
+def flicker(models: list[str], sigma: float) -> str:
+    """Mean over pixels of the deviation over time, of luma in codes, on one picture with fresh noise in each frame."""
+    rng = np.random.default_rng(0)
+    still = _texture(7, (64, 48)).astype(float)
+    noisy = [np.clip(still + rng.normal(0, sigma, still.shape), 0, 255).round().astype(np.uint8) for _ in range(10)]
+    bicubic = [cv2.resize(frame, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC) for frame in noisy]
+    rows = [("bicubic", _deviation(bicubic))]
+    for name in models:
+        engine = Engine(checkpoints.load(name, 4, "video").model)
+        made = [engine.run_prepared(w) for w in media.windows(map(engine.prepare, noisy), engine.window)]
+        # The first and the last two windows repeat frames.
+        rows.append((name, _deviation(made[2:-2])))
+    base = rows[0][1]
+    return "\n".join(f"| {name} | {value:.3f} | {value / base:.2f} |" for name, value in rows)
+
+
+def _deviation(frames: list[np.ndarray]) -> float:
+    luma = np.stack([frame @ np.array([0.299, 0.587, 0.114]) for frame in frames])
+    return float(luma.std(axis=0).mean())
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.video", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    parser.add_argument("--models", nargs="+", default=["compact", "vsrresnet"])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=10)
+    arguments = parser.parse_args()
+    parts = {
+        "overlap": lambda folder: "\n".join(overlap(folder, model, arguments.runs) for model in arguments.models),
+        "memory": lambda folder: memory(folder, arguments.minutes),
+        "kill": lambda folder: kill(folder, 10),
+        "flicker": lambda folder: flicker(arguments.models, sigma=4),
+    }
+    for part in arguments.parts or parts:
+        with tempfile.TemporaryDirectory() as name:
+            print(f"{part}\n{parts[part](Path(name))}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
