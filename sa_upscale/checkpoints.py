@@ -8,6 +8,7 @@ order; nothing is used whose sha256 is not the one in `weights.toml`.  Importing
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -37,6 +38,7 @@ _WRAPPERS = ("params_ema", "params", "state_dict", "generator")  # the averaged 
 _FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[a-z][a-z0-9._-]*")
 
 Progress = Callable[[int, int | None], None]
 Notice = Callable[[str], None]
@@ -126,15 +128,70 @@ class Info:
 
 
 def entries() -> dict[str, Entry]:
-    """The checkpoints of `weights.toml` by name, in its order."""
+    """The checkpoints of `weights.toml` by name, in its order, and after them those that were imported."""
     packed = PACKAGE / "weights.toml"
-    return dict(_parsed(packed if packed.is_file() else PACKAGE.parent / "weights.toml"))
+    known = _registered(packed if packed.is_file() else PACKAGE.parent / "weights.toml")
+    imported = user_folder() / "weights.toml"
+    # A name of ours stays ours, whatever a registry of the user's says.
+    return known | (_registered(imported) if imported.is_file() else {}) | known
+
+
+def _registered(registry: Path) -> dict[str, Entry]:
+    try:
+        return _parsed(registry, registry.stat().st_mtime_ns)
+    except (OSError, ValueError, TypeError) as error:
+        raise UpscaleError(f"{registry} cannot be read ({_first_line(error)}); mend it or move it away") from None
 
 
 @functools.cache
-def _parsed(registry: Path) -> dict[str, Entry]:
+def _parsed(registry: Path, _mtime: int) -> dict[str, Entry]:
     tables = tomllib.loads(registry.read_text(encoding="utf-8"))
     return {name: Entry(name=name, **table) for name, table in tables.items()}
+
+
+def user_folder() -> Path:
+    """Where imported checkpoints and their `weights.toml` lie: SA_UPSCALE_WEIGHTS, or a place for the user's data."""
+    if named := os.environ.get("SA_UPSCALE_WEIGHTS"):
+        return Path(named).expanduser()
+    data = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "sa-upscale"
+
+
+def adopt(file: Path, name: str, *, licence: str = "unknown") -> Entry:
+    """Copy a checkpoint file into `user_folder()` and have it known as `name` from now on, by its sha256.
+
+    Raises `UpscaleError` for a name that is taken or has other characters than a-z, 0-9, "-", "_" and ".", for a file
+    that is no network known here, and when it cannot be copied.
+    """
+    if not _NAME.fullmatch(name):
+        raise UpscaleError(f"{name!r} cannot be a name; use a-z, 0-9, -, _ and ., and begin with a letter")
+    known = entries()
+    if name in known or any(entry.family == name for entry in known.values()):
+        raise UpscaleError(f"{name} is the name of another checkpoint; choose another one")
+    found = load(file)
+    kept, registry = user_folder() / f"{name}{file.suffix.lower()}", user_folder() / "weights.toml"
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        content, before = file.read_bytes(), registry.read_text(encoding="utf-8") if registry.is_file() else ""
+    except OSError as error:
+        raise UpscaleError(f"cannot import {file}: {error.strerror}: {error.filename}") from None
+    _write_whole(kept, content)
+    entry = Entry(
+        name=name,
+        family=name,
+        architecture=found.metadata["architecture"],
+        scale=found.model.scale,
+        window=found.model.window,
+        description=f"imported from {file.name}",
+        licence=licence,
+        file=kept.name,
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    facts = dataclasses.asdict(entry).items()
+    # JSON's numbers and quoted texts are TOML's, too.
+    lines = [f"{key} = {json.dumps(value)}" for key, value in facts if key not in ("name", "published") and value]
+    _write_whole(registry, "\n".join([*before.splitlines(), "", f'["{name}"]', *lines, ""]).encode())
+    return entries()[name]
 
 
 def select(name: str, scale: float | None = None, kind: str | None = None) -> Entry:
@@ -276,8 +333,7 @@ def _bundled_file(entry: Entry) -> Path | None:
 
 
 def _local_folders() -> list[Path]:
-    named = os.environ.get("SA_UPSCALE_WEIGHTS")
-    folders = [Path(named).expanduser()] if named else []
+    folders = [user_folder()]
     if (PACKAGE.parent / "weights.toml").is_file():  # a source tree, not an installed package
         folders.append(PACKAGE.parent / "checkpoints")
     return folders

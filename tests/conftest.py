@@ -12,3 +12,12 @@ def shared() -> Path:
     if not (folder / "data" / "bench").is_dir():
         pytest.skip("needs the benchmark data in ../shared, which is not here")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_imported(tmp_path_factory):
+    """Checkpoints that the user of this machine has imported are not there for the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("XDG_DATA_HOME", "LOCALAPPDATA"):
+            patch.setenv(variable, str(tmp_path_factory.mktemp("data")))
+        yield
