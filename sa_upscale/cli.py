@@ -64,6 +64,9 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="sa-upscale", standalone_mode=False)
+        if code == 130:
+            # Typer has caught Ctrl-C itself.
+            raise KeyboardInterrupt
     except UpscaleError as error:
         code = _fail(str(error), 1)
     except typer.TyperException as error:
@@ -578,6 +581,26 @@ def _region(text: str) -> tuple[int, int, int, int]:
     return left, top, width, height
 
 
+@app.command()
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
+    json_lines: JsonOption = False,
+) -> None:
+    """Look at what this machine offers, how fast it is, and what is wrong with it."""
+    from sa_upscale import doctor
+
+    say = _Voice(json_lines, sys.stdout)
+    topic, bad = None, 0
+    for found in doctor.examine(offline=offline):
+        mark = {"ok": " ", "note": "-", "bad": "!"}[found.state]
+        text = f"{mark} {found.name:<22} {found.value}" + (f"\n  {'':<22} -> {found.cure}" if found.cure else "")
+        head = f"{found.topic}\n" if found.topic != topic else ""
+        say.tell({"event": "result", **dataclasses.asdict(found)}, head + text)
+        topic, bad = found.topic, bad + (found.state == "bad")
+    if bad:
+        raise typer.Exit(1)
+
+
 @models_app.command("list")
 def models_list(json_lines: JsonOption = False) -> None:
     """List every checkpoint: its scale, size, and whether it is here, to fetch, or not published yet."""
@@ -649,6 +672,60 @@ def models_verify(json_lines: JsonOption = False) -> None:
         say.tell(facts | {"path": verdict.path and str(verdict.path)}, f"{verdict.name}: {verdict.state}{where}")
     if any(verdict.state == "corrupt" for verdict in verdicts):
         raise typer.Exit(1)
+
+
+@models_app.command("push")
+def models_push(
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="NAMESPACE[/PREFIX]", help="Where on the Hub; repositories are called sa-upscale-NAME."
+        ),
+    ],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Checkpoints; all of ours with a file by default.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only tell what would be published where; with --json, the model cards, too."),
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make new repositories private.")] = False,
+    json_lines: JsonOption = False,
+) -> None:
+    """Publish checkpoints on the Hub with model cards, and write where they are into weights.toml.
+
+    Works in a checkout, with a token in HF_TOKEN or from `hf auth login`.  Only what has changed is sent.
+    """
+    from sa_upscale import publish
+
+    say = _Voice(json_lines, sys.stdout)
+    plans = publish.plan(names or [], to, on_notice=say.notice)
+    if dry_run:
+        for plan in plans:
+            about = {"name": plan.name, "repo": plan.repo, "path": str(plan.info.path), "size": plan.info.size}
+            state = "these weights are there" if plan.there else "new weights"
+            line = f"{plan.name} -> {plan.repo}  {_bytes(plan.info.size)}  {state}"
+            say.tell({"event": "plan", **about, "there": plan.there, "card": plan.card}, line)
+        return
+    with say.progress() as progress:
+        publish.push(plans, private=private, on_progress=progress, on_result=say.published)
+
+
+@models_app.command("import")
+def models_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint of ours or of a public network.")],
+    name: Annotated[str, typer.Option(help="What to call it from now on.")],
+    licence: Annotated[str, typer.Option(help="Under which licence it may be used, for `models info`.")] = "unknown",
+    json_lines: JsonOption = False,
+) -> None:
+    """Give a checkpoint file a name: it is copied, its network recognised and its sha256 recorded."""
+    from sa_upscale import checkpoints
+
+    entry = checkpoints.adopt(file, name, licence=licence)
+    where = checkpoints.user_folder() / entry.file
+    text = f"{name}: {entry.architecture} x{entry.scale}, {where}\nTry: sa-upscale {entry.kind} INPUT --model {name}"
+    facts = {"event": "result", "name": name, "architecture": entry.architecture, "scale": entry.scale}
+    _Voice(json_lines, sys.stdout).tell(facts | {"path": str(where), "sha256": entry.sha256}, text)
 
 
 @models_app.command("path")
@@ -827,6 +904,12 @@ class _Voice:
             {"event": "result", **facts, "report": report},
             f"{outcome.steps} steps, best validation {outcome.criterion} {outcome.best:.4g}: {file}  report: {report}",
         )
+
+    def published(self, result) -> None:
+        """The `publish.Published` of one checkpoint."""
+        sent = ", ".join(result.sent) or "nothing new"
+        facts = {"event": "result", **dataclasses.asdict(result)}
+        self.tell(facts, f"{result.name}: {result.repo} at {result.revision}  {sent}")
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable]:
