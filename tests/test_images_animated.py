@@ -58,6 +58,32 @@ def test_pillow_sees_the_same(key):
         assert image.info["duration"] == MILLISECONDS[index]
 
 
+@pytest.mark.parametrize("key", ["png", "gif", "webp"])
+def test_clear_frames_and_black_ones_are_told_apart(key):
+    looks = [
+        ((255, 0, 0), 255),
+        ((0, 0, 255), 255),
+        ((0, 0, 255), 0),
+        ((0, 0, 0), 255),
+        ((0, 0, 0), 0),
+        ((1, 1, 1), 255),
+    ]
+    frames = [
+        (
+            Picture(np.full((8, 10, 3), colour, np.uint8), np.full((8, 10), alpha, np.uint8), lossless=True),
+            20.0 + 10 * index,
+        )
+        for index, (colour, alpha) in enumerate(looks)
+    ]
+    stream = io.BytesIO()
+    write_frames(stream, frames, 6, 0, format=key)
+    shown = list(opened(stream.getvalue()).play())
+    assert [milliseconds for _, milliseconds in shown] == [20, 30, 40, 50, 60, 70]
+    for (picture, _), (colour, alpha) in zip(shown, looks, strict=True):
+        assert np.all(picture.alpha == alpha)
+        assert not alpha or np.all(picture.pixels == colour)
+
+
 def test_delta_frames_are_read_whole():
     base = Image.new("RGB", (20, 20), "red")
     second = base.copy()
@@ -93,6 +119,13 @@ def test_deep_frames_stay_deep_in_apng():
     with Image.open(io.BytesIO(stream.getvalue())) as image:
         assert image.n_frames == 2
     assert np.array_equal(images.png._pixels(images.png._chunks(stream.getvalue()))[0], frames[0][0].pixels)
+
+
+def test_deep_frames_are_reduced_where_animations_hold_less():
+    frames = [(Picture(random_samples("uint16", 20, 24, 3, seed=seed)), 100.0) for seed in range(2)]
+    for key in ("avif", "webp", "gif"):
+        (line,) = write_frames(io.BytesIO(), frames, 2, 0, format=key)
+        assert line.endswith("holds at most 8 bits a channel: depth reduced")
 
 
 def test_pages_keep_their_sizes_and_types():

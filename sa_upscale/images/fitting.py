@@ -31,6 +31,7 @@ class Format:
     grey: bool = True
     lossless: bool = True  # whether it can be
     becomes: str | None = None
+    frame_depths: tuple[str, ...] | None = None  # of animations, where they hold less
     streams: bool = False  # whether `encode` takes bands of rows
     largest_block: int | None = None  # bytes of one EXIF or XMP block
 

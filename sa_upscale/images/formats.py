@@ -40,7 +40,15 @@ FORMATS = {
     "tiff": Format("TIFF", tiff, (".tif", ".tiff"), ("uint8", "uint16", "float32"), 2**32 - 1, streams=True),
     "bmp": Format("BMP", bmp, (".bmp", ".dib"), ("uint8",), 2**31 - 1, metadata=False),
     "avif": Format(
-        "AVIF", avif, (".avif", ".avifs"), ("uint8", "uint16"), 65536, dpi=False, grey=False, lossless=False
+        "AVIF",
+        avif,
+        (".avif", ".avifs"),
+        ("uint8", "uint16"),
+        65536,
+        dpi=False,
+        grey=False,
+        lossless=False,
+        frame_depths=("uint8",),
     ),
     "jp2": Format(
         "JPEG 2000",

@@ -11,6 +11,8 @@ from sa_upscale.images.picture import Picture
 from sa_upscale.images.source import Arrays, Source, library
 
 _CLEAR = 255  # the palette's entry that is transparent
+# Pillow drops frames that look like the ground they are drawn on, transparent or not: no frame is all of this.
+_CLEAR_COLOUR = bytes((1, 254, 3))
 _RESTORE_BACKGROUND = 2
 
 
@@ -49,8 +51,9 @@ def _whole(arrays: Arrays) -> Arrays:
 
 
 def encode(file: BinaryIO, picture: Picture) -> None:
-    image, options = _indexed(picture)
-    image.save(pillow.Unnumbered(file), "GIF", **options)
+    clear = picture.alpha is not None and bool((picture.alpha < 128).any())
+    image = _indexed(picture, clear)
+    image.save(pillow.Unnumbered(file), "GIF", **image.info)
 
 
 def encode_frames(file: BinaryIO, shown: Iterator[tuple[Picture, float]], count: int, loop: int) -> None:
@@ -58,22 +61,19 @@ def encode_frames(file: BinaryIO, shown: Iterator[tuple[Picture, float]], count:
     options = {"disposal": _RESTORE_BACKGROUND, "optimize": False}
     if loop != 1:
         options["loop"] = loop and loop - 1
-    pillow.save_frames(
-        file, ((_indexed(picture)[0], milliseconds) for picture, milliseconds in shown), "GIF", **options
-    )
+    # All frames name a clear colour if one does: some programs clear to black after one that names none.
+    frames = ((_indexed(picture, picture.alpha is not None), milliseconds) for picture, milliseconds in shown)
+    pillow.save_frames(file, frames, "GIF", **options)
 
 
-def _indexed(picture: Picture) -> tuple[Image.Image, dict]:
-    """The picture in at most 256 colours of its own, and the options that say which of them is clear."""
-    hidden = None if picture.alpha is None else picture.alpha < 128
-    has_hidden = hidden is not None and hidden.any()
+def _indexed(picture: Picture, clear: bool) -> Image.Image:
+    """The picture in at most 256 colours of its own, one of them `clear` where it is more transparent than not."""
     pixels = np.ascontiguousarray(np.broadcast_to(picture.pixels, (picture.height, picture.width, 3)))
-    indexed = _with_palette(pixels, _CLEAR if has_hidden else 256)
-    if not has_hidden:
-        return indexed, {}
-    indexed.paste(_CLEAR, mask=Image.fromarray(hidden))
-    indexed.info["transparency"] = _CLEAR
-    return indexed, {"transparency": _CLEAR}
+    indexed = _with_palette(pixels, _CLEAR if clear else 256)
+    if clear:
+        indexed.paste(_CLEAR, mask=Image.fromarray(picture.alpha < 128))
+        indexed.info["transparency"] = _CLEAR
+    return indexed
 
 
 def _with_palette(pixels: np.ndarray, most: int) -> Image.Image:
@@ -85,5 +85,6 @@ def _with_palette(pixels: np.ndarray, most: int) -> Image.Image:
         palette = image.quantize(most, Image.Quantize.MEDIANCUT)
         return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
     indexed = Image.fromarray(numbers.reshape(packed.shape).astype(np.uint8), "P")
-    indexed.putpalette(colours.astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes())
+    palette = colours.astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
+    indexed.putpalette(palette.ljust(3 * _CLEAR, b"\0") + _CLEAR_COLOUR if most == _CLEAR else palette)
     return indexed

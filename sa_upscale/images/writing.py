@@ -64,20 +64,22 @@ def write_frames(
     first = next(shown)
     key = format_for(target, first[0].format, format)
     check_target(target, key, first[0].width, first[0].height)
-    codec, lost = FORMATS[key].codec, []
-    if not hasattr(codec, "encode_frames"):
-        lost.append(f"{FORMATS[key].name} holds one picture: only the first of {count} was kept")
+    known, lost = FORMATS[key], []
+    if known.frame_depths:
+        known = replace(known, depths=known.frame_depths)
+    if not hasattr(known.codec, "encode_frames"):
+        lost.append(f"{known.name} holds one picture: only the first of {count} was kept")
         return lost + write(target, first[0], format=key, quality=quality, lossless=lossless, depth=depth)
 
     def kept() -> Iterator[tuple[Picture, float]]:
         for picture, milliseconds in chain([first], shown):
-            frame, missing = fitted(picture, FORMATS[key], depth)
+            frame, missing = fitted(picture, known, depth)
             _encoding(frame, picture, quality, lossless)
             lost.extend(line for line in missing if line not in lost)
             yield frame, milliseconds
 
     with _place(target) as file:
-        codec.encode_frames(file, kept(), count, loop)
+        known.codec.encode_frames(file, kept(), count, loop)
     return lost
 
 
