@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import video
 from sa_upscale import models
 from sa_upscale.engine import Engine
 
@@ -88,6 +89,7 @@ def main() -> None:
         "`--help` against importing typer and rich": start_up(arguments.runs),
         "compact x4 on 512x512 against fp32, NCHW, whole": network(arguments.runs),
         "`image` on 4000x3000 at x4, peak memory": memory(),
+        "compact x4 on a clip against its frames in memory": video.overlap("compact", arguments.runs),
     }
     print("| what | ours, s | other, s | ratio (lowest to highest) |\n|---|---|---|---|")
     for what, got in figures.items():

@@ -53,30 +53,27 @@ def _texture(seed: int, size: tuple[int, int]) -> np.ndarray:
     return (np.clip(sum(layers) / 3, 0, 1) * 255).astype(np.uint8)
 
 
-def overlap(folder: Path, model: str, runs: int) -> str:
-    """The whole command's work on a clip against its frames in memory, in turn."""
-    clip = make_clip(folder / "clip.mp4", 24, (96, 64))
-    engine = Engine(checkpoints.load(model, 4, "video").model)
-    with media.Reader(media.probe(clip)) as reader:
-        frames = [frame.pixels for frame in reader.events()]
+def overlap(model: str, runs: int) -> dict[str, float]:
+    """The whole work on a clip against its frames in memory, in turn: median seconds, and the ratios of the pairs."""
+    with tempfile.TemporaryDirectory() as name:
+        clip = make_clip(Path(name) / "clip.mp4", 24, (96, 64))
+        engine = Engine(checkpoints.load(model, 4, "video").model)
+        with media.Reader(media.probe(clip)) as reader:
+            frames = [frame.pixels for frame in reader.events()]
 
-    def in_memory() -> None:
-        prepared = map(engine.prepare, frames)
-        for window in media.windows(prepared, engine.window):
-            engine.run_prepared(window)
+        def in_memory() -> None:
+            for window in media.windows(map(engine.prepare, frames), engine.window):
+                engine.run_prepared(window)
 
-    def whole() -> None:
-        video.upscale_file(clip, folder / "out.mp4", engine, scale=4, options=video.Options(resume=False))
+        def whole() -> None:
+            video.upscale_file(clip, clip.with_name("out.mp4"), engine, scale=4, options=video.Options(resume=False))
 
-    in_memory()
-    pairs = [(_seconds(whole), _seconds(in_memory)) for _ in range(runs)]
-    ratios = sorted(ours / theirs for ours, theirs in pairs)
-    clip_time, network_time = (statistics.median(side) for side in zip(*pairs, strict=True))
-    spread = ", ".join(f"{ratio:.3f}" for ratio in ratios)
-    return (
-        f"{model}: clip {clip_time:.2f} s, network alone {network_time:.2f} s; ratio {statistics.median(ratios):.3f},"
-        f" of {runs} pairs ({spread})"
-    )
+        in_memory()
+        pairs = [(_seconds(whole), _seconds(in_memory)) for _ in range(runs)]
+    ours, other = (statistics.median(side) for side in zip(*pairs, strict=True))
+    ratios = sorted(mine / theirs for mine, theirs in pairs)
+    middle = statistics.median(ratios)
+    return {"ours": ours, "other": other, "ratio": middle, "lowest": ratios[0], "highest": ratios[-1]}
 
 
 class Repeats:
@@ -200,10 +197,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     arguments = parser.parse_args()
     parts = {
-        "overlap": lambda folder: "\n".join(overlap(folder, model, arguments.runs) for model in arguments.models),
+        "overlap": lambda _: "\n".join(f"{name}: {overlap(name, arguments.runs)}" for name in arguments.models),
         "memory": lambda folder: memory(folder, arguments.minutes),
         "kill": lambda folder: kill(folder, 10),
-        "flicker": lambda folder: flicker(arguments.models, sigma=4),
+        "flicker": lambda _: flicker(arguments.models, sigma=4),
     }
     for part in arguments.parts or parts:
         with tempfile.TemporaryDirectory() as name:
