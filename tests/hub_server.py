@@ -58,51 +58,61 @@ class Hub:
             def do_GET(self) -> None:
                 hub.answer(self)
 
+            def do_POST(self) -> None:
+                hub.take(self)
+
+            def do_PUT(self) -> None:
+                hub.take(self)
+
             def log_message(self, *_) -> None:
                 pass
 
         return Handler
 
+    def take(self, request: BaseHTTPRequestHandler) -> None:
+        """This one is only read from; `tests/hub_writable.py` has one that takes what is sent."""
+        fail(request, 405)
+
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         if request.path == "/api/agent-harnesses":
-            return _send(request, b'{"standardEnvVars": [], "harnesses": {}}', self)
+            return send(request, b'{"standardEnvVars": [], "harnesses": {}}', self)
         at_hub = request.server is self._servers[0]
         self.requests.append(f"{request.command} {request.path if at_hub else 'storage'}")
         if "Authorization" in request.headers:
             self.authorized.append(f"{'hub' if at_hub else 'storage'} {request.headers['Authorization']}")
         if not at_hub:
-            return _send(request, self._stored(request.path), self)
-        return _fail(request, self.status) if self.status else self._resolve(request)
+            return send(request, self._stored(request.path), self)
+        return fail(request, self.status) if self.status else self._resolve(request)
 
     def _resolve(self, request: BaseHTTPRequestHandler) -> None:
         asked = RESOLVE.fullmatch(request.path)
         commit = self.main if asked and asked["revision"] == "main" else asked and asked["revision"]
         if asked is None or not any(name.startswith(asked["repo"] + "/") for name in self.files[self.main]):
-            return _fail(request, 404, "RepoNotFound")
+            return fail(request, 404, "RepoNotFound")
         if commit not in self.files:
-            return _fail(request, 404, "RevisionNotFound")
+            return fail(request, 404, "RevisionNotFound")
         name = f"{asked['repo']}/{asked['file']}"
         if name not in self.files[commit]:
-            return _fail(request, 404, "EntryNotFound")
+            return fail(request, 404, "EntryNotFound")
         content = self.files[commit][name]
         if not self.headers:
-            return _send(request, content, self)
+            return send(request, content, self)
         headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
         if not self.large:
-            return _send(request, content, self, headers)
+            return send(request, content, self, headers)
         headers |= {
             "X-Linked-Etag": f'"{self.promised or hashlib.sha256(content).hexdigest()}"',
             "X-Linked-Size": str(len(content)),
             "Location": f"{self.storage}/{commit}/{name}",
         }
-        return _fail(request, 302, headers=headers)
+        return fail(request, 302, headers=headers)
 
     def _stored(self, path: str) -> bytes:
         commit, name = path.removeprefix("/").split("/", 1)
         return self.files[commit][name]
 
 
-def _send(request: BaseHTTPRequestHandler, content: bytes, hub: Hub, headers: dict[str, str] | None = None) -> None:
+def send(request: BaseHTTPRequestHandler, content: bytes, hub: Hub, headers: dict[str, str] | None = None) -> None:
     start = 0
     if wanted := re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", "")):
         hub.ranges.append(wanted[0])
@@ -123,7 +133,7 @@ def _send(request: BaseHTTPRequestHandler, content: bytes, hub: Hub, headers: di
     request.wfile.write(body)
 
 
-def _fail(request: BaseHTTPRequestHandler, status: int, code: str = "", headers: dict[str, str] | None = None) -> None:
+def fail(request: BaseHTTPRequestHandler, status: int, code: str = "", headers: dict[str, str] | None = None) -> None:
     request.send_response(status)
     for name, value in ((headers or {}) | ({"X-Error-Code": code} if code else {})).items():
         request.send_header(name, value)
