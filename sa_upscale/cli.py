@@ -582,6 +582,26 @@ def _region(text: str) -> tuple[int, int, int, int]:
 
 
 @app.command()
+def maps(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="An original; with --hr, a result.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to draw the maps.")],
+    hr: Annotated[Path | None, typer.Option(metavar="PICTURE", help="The original, for LDL's maps.")] = None,
+    ema: Annotated[
+        Path | None, typer.Option(metavar="PICTURE", help="The averaged network's result, for the refined map.")
+    ] = None,
+    window: Annotated[int, typer.Option(help="Side of the local variance's window, odd.")] = 5,
+    delta: Annotated[float, typer.Option(min=1e-9, help="The local variance that weighs one half.")] = 0.01,
+    low: Annotated[float, typer.Option(min=0, help="Canny's lower threshold.")] = 100,
+    high: Annotated[float, typer.Option(min=0, help="Canny's upper threshold.")] = 200,
+) -> None:
+    """Draw the maps that the losses weigh by: the papers' figures, of any picture."""
+    from sa_upscale import maps
+
+    maps.draw(picture, output, hr=hr, ema=ema, window=window, delta=delta, low=low, high=high)
+    print(output)
+
+
+@app.command()
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
     json_lines: JsonOption = False,

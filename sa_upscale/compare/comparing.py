@@ -10,6 +10,7 @@ import torch
 from sa_upscale import images
 from sa_upscale.compare.regions import Region, differing
 from sa_upscale.errors import UpscaleError
+from sa_upscale.functional.pixels import values
 from sa_upscale.functional.resize import resize
 from sa_upscale.metrics import psnr_y, ssim_y
 from sa_upscale.metrics.ssim import WINDOW
@@ -135,15 +136,9 @@ def _enlarged(array: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _scores(sides: list[Side], region: Region) -> list[Score]:
-    *results, hr = (_values(side.picture.pixels[region.rows, region.columns]) for side in sides)
+    *results, hr = (values(side.picture.pixels[region.rows, region.columns]) for side in sides)
     measurable = min(region.width, region.height) >= WINDOW
     return [Score(psnr_y(sr, hr).item(), ssim_y(sr, hr).item() if measurable else None) for sr in results]
-
-
-def _values(pixels: np.ndarray) -> torch.Tensor:
-    """`(1, 3, H, W)`, in [0, 1] but for float pictures, which may go beyond."""
-    white = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
-    return torch.from_numpy(pixels.astype(np.float32) / np.float32(white)).permute(2, 0, 1)[None]
 
 
 def titles(files: Sequence[Path]) -> list[str]:

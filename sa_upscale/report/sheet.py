@@ -23,13 +23,13 @@ def sheet(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[Image.I
     draw = ImageDraw.Draw(page)
     lefts = [MARGIN + index * (side + GAP) for index in range(len(heads))]
     for left, head in zip(lefts, heads, strict=True):
-        draw.text((left, MARGIN), _shortened(head, bold, side), INK, bold)
+        draw.text((left, MARGIN), shortened(head, bold, side), INK, bold)
     top = MARGIN + TEXT + GAP
     for (name, _), row, height in zip(rows, cells, heights, strict=True):
         draw.text((MARGIN, top + GAP), name, QUIET, font)
         for left, (picture, text) in zip(lefts, row, strict=False):
             page.paste(picture, (left, top + TEXT + 2 * GAP))
-            draw.text((left, top + TEXT + 2 * GAP + picture.height + 2), _shortened(text, font, side), INK, font)
+            draw.text((left, top + TEXT + 2 * GAP + picture.height + 2), shortened(text, font, side), INK, font)
         top += height
     return np.asarray(page)
 
@@ -43,7 +43,7 @@ def _fitted(picture: Image.Image, side: int) -> Image.Image:
     return picture.resize(tuple(size), Image.Resampling.LANCZOS)
 
 
-def _shortened(text: str, font: ImageFont.ImageFont, room: int) -> str:
+def shortened(text: str, font: ImageFont.ImageFont, room: int) -> str:
     """`text`, or its end where it is too long: files differ in their ends."""
     if font.getlength(text) <= room:
         return text
