@@ -122,14 +122,11 @@ def build_checkout(root: Path) -> Path:
 def checkout(tmp_path, monkeypatch) -> Path:
     root = build_checkout(tmp_path / "checkout")
     monkeypatch.setattr(checkpoints, "PACKAGE", root / "sa_upscale")
-    monkeypatch.delenv("SA_UPSCALE_WEIGHTS", raising=False)
-    reload(root)
+    monkeypatch.setenv("SA_UPSCALE_WEIGHTS", str(tmp_path / "user"))
     return root
 
 
-def reload(root: Path) -> str:
-    """Have an edited registry read again, and return it."""
-    checkpoints._parsed.cache_clear()
+def registry(root: Path) -> str:
     return (root / "weights.toml").read_text()
 
 
@@ -151,7 +148,7 @@ def digest(file: Path) -> str:
 
 
 def test_everything_of_ours_is_published_and_written_down(checkout, hub):
-    before, notices, seen = reload(checkout), [], []
+    before, notices, seen = registry(checkout), [], []
     plans = publish.plan([], "me", notices.append)
     assert notices == ["other-x4 was not trained here and is left out"]
     results = publish.push(plans, on_progress=lambda *counts: seen.append(counts))
@@ -176,7 +173,7 @@ def test_everything_of_ours_is_published_and_written_down(checkout, hub):
         'file = "moving-x4.safetensors"\n',
         f'repo = "me/sa-upscale-moving-x4"\nfile = "moving-x4.safetensors"\nrevision = "{moving}"\n',
     )
-    assert reload(checkout) == expected
+    assert registry(checkout) == expected
     assert (small, moving) == (hub.heads["me/sa-upscale-small-x2"], hub.heads["me/sa-upscale-moving-x4"])
     sizes = [plan.info.size for plan in plans]
     assert seen == [(0, sum(sizes), "small-x2"), (sizes[0], sum(sizes), "moving-x4")]
@@ -184,12 +181,12 @@ def test_everything_of_ours_is_published_and_written_down(checkout, hub):
 
 def test_only_what_has_changed_is_sent(checkout, hub):
     publish.push(publish.plan(["small-x2"], "me"))
-    first, head = reload(checkout), hub.main
+    first, head = registry(checkout), hub.main
     hub.requests.clear()
     (again,) = publish.push(publish.plan(["small-x2"], "me"))
     assert (again.sent, again.revision) == ((), head)
     assert hub.requests == ["GET /api/models/me/sa-upscale-small-x2?blobs=true"]
-    assert reload(checkout) == first
+    assert registry(checkout) == first
 
     figures = {"figures": {"Set5 x2": {".": {"psnr-y": 37.123}}}}
     (checkout / "benchmarks").mkdir()
@@ -198,13 +195,12 @@ def test_only_what_has_changed_is_sent(checkout, hub):
     )
     (card,) = publish.push(publish.plan(["small-x2"], "me"))
     assert card.sent == ("README.md",)
-    assert reload(checkout) == first.replace(head, card.revision)
+    assert registry(checkout) == first.replace(head, card.revision)
 
     weights = checkout / "sa_upscale" / "bundled" / "small-x2.safetensors"
     old = digest(weights)
     save(weights, "compact", COMPACT, RECIPE, seed=1)
-    (checkout / "weights.toml").write_text(reload(checkout).replace(old, digest(weights)))
-    reload(checkout)
+    (checkout / "weights.toml").write_text(registry(checkout).replace(old, digest(weights)))
     (retrained,) = publish.push(publish.plan(["small-x2"], "me"))
     assert sorted(retrained.sent) == ["README.md", "sample.jpg", "small-x2.safetensors"]
     assert hub.sent == [old, digest(weights)]
@@ -216,21 +212,19 @@ def test_only_what_has_changed_is_sent(checkout, hub):
 
 
 def test_a_push_that_was_not_written_down_is_made_up_for(checkout, hub):
-    before = reload(checkout)
+    before = registry(checkout)
     publish.push(publish.plan(["small-x2"], "me"))
-    after = reload(checkout)
+    after = registry(checkout)
     (checkout / "weights.toml").write_text(before)
-    reload(checkout)
     (again,) = publish.push(publish.plan(["small-x2"], "me"))
     assert again.sent == ()
-    assert reload(checkout) == after
+    assert registry(checkout) == after
 
 
 def test_a_prefix_and_a_private_repository(checkout, hub):
     (plan,) = publish.plan(["small-x2"], "me/tiny")
     publish.push([plan], private=True)
     assert hub.private == {"me/tiny-small-x2": True}
-    reload(checkout)
     assert [publish.plan(["small-x2"], to)[0].there for to in ("me/tiny", "me", "you/tiny")] == [True, False, False]
 
 
@@ -244,7 +238,7 @@ def test_what_was_published_before_a_failure_is_written_down(checkout, hub):
 
     with pytest.raises(UpscaleError, match="cannot publish me/sa-upscale-moving-x4: the Hub does not know this token"):
         publish.push(plans, on_result=first_then_none)
-    tables = tomllib.loads(reload(checkout))
+    tables = tomllib.loads(registry(checkout))
     assert tables["small-x2"]["revision"] == results[0].revision
     assert "repo" not in tables["moving-x4"]
 
@@ -255,7 +249,7 @@ def test_what_was_published_before_a_failure_is_written_down(checkout, hub):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smal-x2", "no checkpoint is called 'smal-x2'; did you mean small-x2"),
+        ("smal-x2", "no checkpoint of weights.toml is called 'smal-x2'; did you mean small-x2"),
         ("planned-x4", "planned-x4 has no file in this checkout (not published)"),
         ("other-x4", "other-x4 was not trained here: its file names no recipe"),
     ],
@@ -264,6 +258,14 @@ def test_a_name_that_cannot_be_published_says_why(checkout, name, message):
     with pytest.raises(UpscaleError) as refused:
         publish.plan(["small-x2", name], "me")
     assert str(refused.value).startswith(message)
+
+
+def test_an_imported_checkpoint_is_the_users_own(checkout, tmp_path):
+    save(tmp_path / "mine.safetensors", "compact", COMPACT, RECIPE)
+    checkpoints.adopt(tmp_path / "mine.safetensors", "mine")
+    assert [plan.name for plan in publish.plan([], "me")] == ["small-x2", "moving-x4"]
+    with pytest.raises(UpscaleError, match="'mine'; known: small-x2, moving-x4"):
+        publish.plan(["mine"], "me")
 
 
 @pytest.mark.parametrize(
@@ -275,8 +277,7 @@ def test_a_name_that_cannot_be_published_says_why(checkout, name, message):
     ],
 )
 def test_a_checkpoint_that_must_not_be_published_stops_all(checkout, old, new, message):
-    (checkout / "weights.toml").write_text(reload(checkout).replace(old, new, 1))
-    reload(checkout)
+    (checkout / "weights.toml").write_text(registry(checkout).replace(old, new, 1))
     with pytest.raises(UpscaleError) as refused:
         publish.plan([], "me")
     assert message in str(refused.value)
@@ -316,7 +317,7 @@ def test_without_a_token_the_two_ways_to_one_are_named(checkout, hub, monkeypatc
 
 
 def test_what_the_hub_says_is_one_line(checkout, hub, monkeypatch):
-    before, place = reload(checkout), "cannot publish me/sa-upscale-small-x2: "
+    before, place = registry(checkout), "cannot publish me/sa-upscale-small-x2: "
     assert refusal("you").startswith("cannot publish you/sa-upscale-small-x2: this token may not write to you; take ")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert refusal() == f"{place}the Hub does not know this token; set another HF_TOKEN or run `hf auth login`"
@@ -324,7 +325,7 @@ def test_what_the_hub_says_is_one_line(checkout, hub, monkeypatch):
     assert refusal() == f"{place}the Hub answered 503"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert refusal() == f"{place}HF_HUB_OFFLINE is set"
-    assert (reload(checkout), hub.commits, hub.heads) == (before, [], {})
+    assert (registry(checkout), hub.commits, hub.heads) == (before, [], {})
 
 
 def test_a_hub_out_of_reach_is_one_line(checkout, hub, monkeypatch):
@@ -337,8 +338,8 @@ def test_a_hub_out_of_reach_is_one_line(checkout, hub, monkeypatch):
 
 def test_a_repository_that_changes_meanwhile_is_not_overwritten(checkout, hub, monkeypatch):
     publish.push(publish.plan(["small-x2"], "me"))
-    (checkout / "weights.toml").write_text(reload(checkout).replace('description = "tiny"', 'description = "small"'))
-    before = reload(checkout)
+    (checkout / "weights.toml").write_text(registry(checkout).replace('description = "tiny"', 'description = "small"'))
+    before = registry(checkout)
     answer = hub.take
 
     def pushed_by_another(request) -> None:
@@ -347,7 +348,7 @@ def test_a_repository_that_changes_meanwhile_is_not_overwritten(checkout, hub, m
 
     monkeypatch.setattr(hub, "take", pushed_by_another)
     assert "has changed meanwhile; run this again" in refusal()
-    assert reload(checkout) == before
+    assert registry(checkout) == before
 
 
 # ---- the card --------------------------------------------------------------------------------------------------------
@@ -453,7 +454,12 @@ def test_from_a_checkout_to_the_hub_to_a_machine_with_nothing(tmp_path):
     with WritableHub() as hub:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "SA_UPSCALE"))}
         clean |= {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "cache")}
-        clean |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(checkout)}
+        clean |= {
+            "SA_UPSCALE_WEIGHTS": str(tmp_path / "user"),
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1",
+            "PYTHONPATH": str(checkout),
+        }
 
         def run(*command: str) -> str:
             done = subprocess.run(

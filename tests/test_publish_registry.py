@@ -64,6 +64,16 @@ def test_a_new_table_goes_behind_the_one_named_or_to_the_end():
     assert behind == TEXT.replace('"Apache-2.0"\n\n# ---- pl', f'"Apache-2.0"\n{table}\n# ---- pl')
 
 
+def test_a_table_moves_behind_the_one_named():
+    values = {"published": None, "scale": 4}
+    moved = registry.edited(TEXT, "planned-x4", values, after="small-x4")
+    planned = '\n[planned-x4]\nfamily = "planned"\n'
+    expected = TEXT.replace(planned, "").replace('licence = "Apache-2.0"\npublished = false\n', "")
+    assert moved == expected.replace(
+        '"Apache-2.0"\n\n# ---- pl', f'"Apache-2.0"\n{planned}scale = 4\nlicence = "Apache-2.0"\n\n# ---- pl'
+    )
+
+
 def test_line_endings_are_kept():
     changed = registry.edited(TEXT.replace("\n", "\r\n"), "small-x4", {"repo": "me/small", "scale": 2})
     assert changed.replace("\r\n", "\n") == registry.edited(TEXT, "small-x4", {"repo": "me/small", "scale": 2})

@@ -9,7 +9,8 @@ Only what has changed is sent, so that a push that broke off goes on when it is 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def plan(names: Iterable[str], to: str, on_notice: Callable[[str], None] | None 
     `on_notice(line)` hears of checkpoints of others that are left out.  Nothing is asked of the Hub.  Raises
     `UpscaleError` at the first checkpoint that must not be published.
     """
-    root = registry.writable().parent
+    file = registry.writable()
+    root, known = file.parent, tomllib.loads(file.read_text(encoding="utf-8"))
     place = _PLACE.fullmatch(to)
     if place is None:
         raise UpscaleError(
@@ -64,7 +66,7 @@ def plan(names: Iterable[str], to: str, on_notice: Callable[[str], None] | None 
     results = root / "benchmarks" / "results.json"
     measured = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
     names, plans = list(names), []
-    for info in _named(names) if names else _ours(on_notice):
+    for info in _named(names, known) if names else _ours(known, on_notice):
         _check(info)
         name = info.entry.name
         repo = f"{place['namespace']}/{place['prefix'] or PREFIX}-{name}"
@@ -76,8 +78,8 @@ def plan(names: Iterable[str], to: str, on_notice: Callable[[str], None] | None 
     return plans
 
 
-def _ours(on_notice: Callable[[str], None] | None) -> Iterator[checkpoints.Info]:
-    for name in checkpoints.entries():
+def _ours(known: Iterable[str], on_notice: Callable[[str], None] | None) -> Iterator[checkpoints.Info]:
+    for name in known:
         info = checkpoints.info(name)
         if _is_here(info) and "recipe" in info.metadata:
             yield info
@@ -85,11 +87,10 @@ def _ours(on_notice: Callable[[str], None] | None) -> Iterator[checkpoints.Info]
             on_notice(f"{name} was not trained here and is left out")
 
 
-def _named(names: Iterable[str]) -> Iterator[checkpoints.Info]:
-    known = checkpoints.entries()
+def _named(names: Iterable[str], known: Collection[str]) -> Iterator[checkpoints.Info]:
     for name in dict.fromkeys(names):
         if name not in known:
-            raise UpscaleError(f"no checkpoint is called {name!r}; {near(name, known)}")
+            raise UpscaleError(f"no checkpoint of weights.toml is called {name!r}; {near(name, known)}")
         info = checkpoints.info(name)
         if not _is_here(info):
             raise UpscaleError(

@@ -68,18 +68,22 @@ def update(file: Path, name: str, values: Mapping[str, Value | None], *, after: 
 def edited(text: str, name: str, values: Mapping[str, Value | None], *, after: str | None = None) -> str:
     """The text with keys of the table `name` set, or taken out where the value is None; all else stays as it is.
 
-    A table that is not there is added behind the table `after`, by default at the end.  Raises `UpscaleError` when the
-    text is written in a way that this cannot edit.
+    A table that is not there is added at the end.  With `after`, the table comes behind the one of that name, wherever
+    it was.  Raises `UpscaleError` when the text is written in a way that this cannot edit.
     """
     tables = tomllib.loads(text)
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines()
-    if name in tables:
-        start, stop = _table(lines, name)
-        lines[start:stop] = _with(lines[start:stop], values)
-    else:
-        stop = _table(lines, after)[1] if after else len(lines)
-        lines[stop:stop] = _with(["", f"[{name}]"], values)
+    if name not in tables:
+        lines += ["", f"[{name}]"]
+    start, stop = _table(lines, name)
+    table = _with(lines[start:stop], values)
+    del lines[start:stop]
+    if after:
+        if not lines[start - 1].strip():
+            del lines[start - 1]
+        start, table = _table(lines, after)[1], ["", *table]
+    lines[start:start] = table
     result = newline.join([*lines, ""])
     meant = tables.get(name, {}) | values
     meant = {key: value for key, value in meant.items() if value is not None}
