@@ -1,42 +1,87 @@
 """Turn a run's best weights into a file to ship: half precision, what it took to train in the metadata.
 
     python tools/bundle.py runs/compact-x4 sa_upscale/bundled/compact-x4.safetensors --hardware "2 CPU cores" \\
-        --command "sa-upscale train …" --licence Apache-2.0 --trained-on "…"
+        --command "sa-upscale train …" --licence Apache-2.0 --trained-on "…" --register
 
-Prints the sha256 for `weights.toml`.
+Prints the sha256; --register writes the entry of `weights.toml`, too.
 """
 
 import argparse
 import json
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 from sa_upscale import checkpoints
+from sa_upscale.errors import UpscaleError
+from sa_upscale.publish import registry
 
 _SAVED = ("architecture", "parameters", "scale", "window")  # what saving writes by itself
+
+
+def bundle(run: Path, target: Path, facts: dict[str, str]) -> str:
+    """Write the run's best weights to `target` with what the run says of them and `facts`; return the sha256."""
+    best = checkpoints.load(run / "best.safetensors")
+    seed = json.loads(best.metadata["recipe"])["stages"][-1]["train"]["seed"]
+    kept = {key: value for key, value in best.metadata.items() if key not in _SAVED}
+    return checkpoints.save(
+        target,
+        best.model.state_dict(),
+        architecture=best.metadata["architecture"],
+        parameters=best.model.parameters_dict,
+        metadata=kept | {"seed": str(seed)} | facts,
+        dtype="fp16",
+    )
+
+
+def register(target: Path) -> None:
+    """Have the entry of `weights.toml` that is called like the file tell of it; an entry that is not there is added.
+
+    Where other weights were published, they are the entry's no more: the repository and its commit are taken out.
+    Raises `UpscaleError` for a file that a checkout does not look into.
+    """
+    file = registry.writable()
+    folders = {checkpoints.PACKAGE / "bundled": "bundled", file.parent / "checkpoints": "file"}
+    place = folders.get(target.resolve().parent)
+    if place is None:
+        raise UpscaleError(f"{target} is in neither {' nor '.join(map(str, folders))}; nobody would look for it there")
+    tables, name = tomllib.loads(file.read_text(encoding="utf-8")), target.stem
+    metadata, sha256 = checkpoints.header(target)[0], checkpoints.sha256_of(target)
+    values = {
+        "architecture": metadata["architecture"],
+        "scale": int(metadata["scale"]),
+        "window": int(metadata["window"]),
+        "sha256": sha256,
+        "licence": metadata["licence"],
+        "trained_on": metadata["trained_on"],
+        "published": None,
+    }
+    if tables.get(name, {}).get("sha256") != sha256:
+        values |= dict.fromkeys(("bundled", "repo", "file", "revision")) | {place: target.name}
+    if name not in tables:
+        values["family"] = re.sub(r"-x\d+$", "", name)
+        values["description"] = json.loads(metadata["recipe"])["description"]
+    to_come = name not in tables or tables[name].get("published") is False
+    bundled = [other for other, table in tables.items() if "bundled" in table and other != name]
+    registry.update(file, name, values, after=bundled[-1] if to_come and bundled else None)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("target", type=Path, help="the file to write")
-    for fact in ("command", "hardware", "licence", "trained-on"):
-        parser.add_argument(f"--{fact}", required=True)
+    parser.add_argument("--register", action="store_true", help="write the entry of weights.toml, too")
+    named = ("command", "hardware", "licence", "trained_on")
+    for fact in named:
+        parser.add_argument(f"--{fact.replace('_', '-')}", required=True)
     arguments = parser.parse_args()
-    best = checkpoints.load(str(arguments.run / "best.safetensors"))
-    seed = json.loads(best.metadata["recipe"])["stages"][-1]["train"]["seed"]
-    named = {"command", "hardware", "licence", "trained_on"}
-    facts = {key: value for key, value in best.metadata.items() if key not in _SAVED}
-    facts |= {"seed": str(seed)} | {key: value for key, value in vars(arguments).items() if key in named}
-    print(
-        checkpoints.save(
-            arguments.target,
-            best.model.state_dict(),
-            architecture=best.metadata["architecture"],
-            parameters=best.model.parameters_dict,
-            metadata=facts,
-            dtype="fp16",
-        )
-    )
+    try:
+        print(bundle(arguments.run, arguments.target, {fact: getattr(arguments, fact) for fact in named}))
+        if arguments.register:
+            register(arguments.target)
+    except UpscaleError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
