@@ -582,6 +582,32 @@ def _region(text: str) -> tuple[int, int, int, int]:
 
 
 @app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A checkpoint of `models list`, or a file.")],
+    format: Annotated[str, typer.Option("--format", "-f", metavar="onnx|torchscript", help="For which runtime.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="NAME.onnx or NAME.pt by default.")
+    ] = None,
+    json_lines: JsonOption = False,
+) -> None:
+    """Write a network for another runtime.
+
+    The file takes pictures of any size and is held against the network before it is written.
+    """
+    from sa_upscale import export
+
+    target = output or Path(Path(name).stem + export.FORMATS.get(format, ""))
+    done = export.export(name, target, format)
+    text = (
+        f"{done.path}: {done.architecture} x{done.scale}, differs from the network by at most {done.difference:.1g}\n"
+        f"  lr  {done.takes}, RGB, float32 in [0, 1]"
+        + (", enlarged to the size of the result by bicubic" if done.enlarged else "")
+    )
+    facts = {"event": "result", **dataclasses.asdict(done), "path": str(done.path)}
+    _Voice(json_lines, sys.stdout).tell(facts, text)
+
+
+@app.command()
 def maps(
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="An original; with --hr, a result.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to draw the maps.")],
@@ -703,7 +729,7 @@ def models_push(
         ),
     ],
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Checkpoints; all of ours with a file by default.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Checkpoints; all of ours with a file by default.")
     ] = None,
     dry_run: Annotated[
         bool,

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "sa_upscale"
 LAYERS = [
     {"cli", "__main__", "api"},
-    {"upscale", "video", "train", "evaluate", "compare", "publish", "doctor", "maps"},
+    {"upscale", "video", "train", "evaluate", "compare", "publish", "doctor", "maps", "export"},
     {"config", "checkpoints", "images", "media", "journal", "record", "report", "engine", "data", "degrade"},
     {"models", "losses", "metrics"},
     {"functional"},
