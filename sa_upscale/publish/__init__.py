@@ -17,6 +17,7 @@ from pathlib import Path
 from sa_upscale import checkpoints
 from sa_upscale.errors import UpscaleError, near
 from sa_upscale.publish import card, registry
+from sa_upscale.publish.hub import Hub
 
 PREFIX = "sa-upscale"
 CARD, SAMPLE = "README.md", "sample.jpg"
@@ -127,8 +128,6 @@ def push(
     `private` makes repositories private that are not there yet.  `on_progress(done, total, name)` counts the bytes of
     weights.  Raises `UpscaleError` at the first that fails; those before it are published and written down.
     """
-    from sa_upscale.publish.hub import Hub
-
     file = registry.writable()
     hub = Hub()
     plans = list(plans)
@@ -145,13 +144,11 @@ def push(
     return results
 
 
-def _push(hub, each: Plan, private: bool, root: Path) -> Published:
+def _push(hub: Hub, each: Plan, private: bool, root: Path) -> Published:
     weights = each.info.path.name
     files = {weights: each.info.path.read_bytes(), CARD: each.card.encode()}
     state = hub.state(each.repo)
-    if state is None:
-        hub.create(each.repo, private)
-    else:
+    if state:
         files = {path: content for path, content in files.items() if not state.has(path, content)}
     if weights in files or state is None or SAMPLE not in state.files:
         # Only then, because another machine may round a value of the picture otherwise.
@@ -160,6 +157,8 @@ def _push(hub, each: Plan, private: bool, root: Path) -> Published:
         files[SAMPLE] = sample.before_after(each.info.path, root / "examples" / "dragonfly.jpg")
     if not files:
         return Published(each.name, each.repo, state.commit, ())
+    if state is None:
+        hub.create(each.repo, private)
     message = f"Publish {each.name}" + (f", sha256 {each.info.sha256[:12]}" if weights in files else ": its card")
     revision = hub.commit(each.repo, files, message, state and state.commit)
     return Published(each.name, each.repo, revision, tuple(files))
