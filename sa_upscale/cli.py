@@ -530,7 +530,10 @@ def evaluate(
 
 @app.command()
 def compare(
-    inputs: Annotated[list[Path], typer.Argument(help="Two pictures of one thing, or more.", metavar="PICTURE...")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(help="Two pictures of one thing, or more; with --blind folders.", metavar="PICTURE..."),
+    ],
     reference: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="The original: shown last, and measured against.")
     ] = None,
@@ -548,6 +551,13 @@ def compare(
         list[str] | None,
         typer.Option("--region", metavar="X,Y,W,H", help="Show this part; again for more. Where they differ most."),
     ] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Make a blind test of folders of results: each picture scored 1 to 5.")
+    ] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Sum up the files that the raters of a blind test sent back.")
+    ] = False,
+    json_lines: JsonOption = False,
 ) -> None:
     """Compare pictures by eye and by figure.
 
@@ -558,6 +568,16 @@ def compare(
     part = _region(crop) if crop else None
     from sa_upscale import compare
 
+    if blind and scores:
+        raise typer.BadParameter("--blind makes a test, --scores sums it up; give one of them")
+    if blind:
+        target = output or Path("test.html")
+        names = compare.write_test(target, inputs)
+        print(f"{target}: {len(names)} pictures of each of {len(inputs)} folders, to be scored 1 to 5")
+        return
+    if scores:
+        _opinions(compare.opinions(inputs), json_lines)
+        return
     page = output or (None if png else Path("comparison.html"))
     found = compare.compare(
         inputs,
@@ -569,6 +589,18 @@ def compare(
         if target:
             write(target, found)
             print(target)
+
+
+def _opinions(opinions: list, json_lines: bool) -> None:
+    if json_lines:
+        for opinion in opinions:
+            print(json.dumps({"event": "result", **dataclasses.asdict(opinion)}))
+        return
+    rows = [
+        [each.model, str(each.count), f"{each.mean:.2f}" + ("" if each.interval is None else f" ± {each.interval:.2f}")]
+        for each in opinions
+    ]
+    _draw(["model", "scores", "mean opinion, 95 %"], rows)
 
 
 def _region(text: str) -> tuple[int, int, int, int]:

@@ -1,12 +1,13 @@
-"""Several pictures of one thing, held against each other: a page to look at, and a contact sheet.
+"""Several pictures of one thing, held against each other: a page to look at, a contact sheet, and a blind test.
 
 found = compare([Path("bicubic.png"), Path("ours.png")], reference=Path("hr.png"))
 write_page(Path("comparison.html"), found)
 write_sheet(Path("comparison.png"), found)
 """
 
+from sa_upscale.compare.blind import Opinion, opinions, write_test
 from sa_upscale.compare.comparing import Comparison, compare
 from sa_upscale.compare.regions import Region
 from sa_upscale.compare.writing import write_page, write_sheet
 
-__all__ = ["Comparison", "Region", "compare", "write_page", "write_sheet"]
+__all__ = ["Comparison", "Opinion", "Region", "compare", "opinions", "write_page", "write_sheet", "write_test"]

@@ -24,7 +24,7 @@ ABOUT = {
 
 def write_page(target: Path, found: Comparison) -> None:
     """Write a self-contained HTML page.  Raises `UpscaleError` when it cannot be written."""
-    pictures = [comparison.Shown(side.title, side.note, _png(side.picture)) for side in found.sides]
+    pictures = [comparison.Shown(side.title, side.note, png(side.picture)) for side in found.sides]
     regions = [
         comparison.Region(_name(index, region), region.left, region.top, region.width, region.height, *_figures(scores))
         for index, (region, scores) in enumerate(zip(found.regions, _scores(found), strict=True))
@@ -45,6 +45,13 @@ def write_sheet(target: Path, found: Comparison) -> None:
     images.write(target, images.Picture(sheet.sheet(heads, rows, CELL)))
 
 
+def png(picture: images.Picture) -> bytes:
+    """The picture as an 8-bit PNG."""
+    stream = io.BytesIO()
+    images.write(stream, picture, format="png", depth="uint8")
+    return stream.getvalue()
+
+
 def _cells(sides: list[Side], region: Region, figures: tuple[str, ...]) -> list[tuple[Image.Image, str]]:
     parts = [_part(side.picture, region) for side in sides]
     last = parts[-1].astype(np.int16)
@@ -63,12 +70,6 @@ def _part(picture: images.Picture, region: Region) -> np.ndarray:
         return pixels
     alpha = converted(picture.alpha[region.rows, region.columns], "uint8")[..., None]
     return cv2.add(cv2.multiply(pixels, np.repeat(alpha, 3, axis=2), scale=1 / 255), np.repeat(255 - alpha, 3, axis=2))
-
-
-def _png(picture: images.Picture) -> bytes:
-    stream = io.BytesIO()
-    images.write(stream, picture, format="png", depth="uint8")
-    return stream.getvalue()
 
 
 def _scores(found: Comparison) -> list[list[Score]]:
