@@ -12,7 +12,6 @@ from sa_upscale.functional.resize import resize
 from sa_upscale.train.networks import Autocast, folded
 from sa_upscale.train.terms import Terms
 
-LARGEST = 1024  # HR pixels a side: a photograph of 50 megapixels would take longer than the steps between
 SHOWN, SHOWN_SIDE = 4, 160
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -40,7 +39,7 @@ class Validation:
         wanted = ["psnr-y"] + ([] if criterion == "loss" else [criterion])
         self._metrics = metrics.build(wanted, needs)
         self._criterion = criterion
-        self._pairs = [_middle(_tensors(pair), LARGEST, scale) for pair in pairs]
+        self._pairs = [_tensors(pair) for pair in pairs]
         shown = self._pairs[:: -(-len(self._pairs) // SHOWN)]
         self._shown = _stacked([_middle(pair, SHOWN_SIDE, scale) for pair in shown], scale)
         self._crops = [_middle(pair, patch, scale) for pair in self._pairs if min(pair[1].shape[-2:]) >= patch]
