@@ -97,9 +97,7 @@ def overlap(model: str, runs: int) -> dict[str, float]:
                 engine.run_prepared(window)
 
         def whole() -> None:
-            video.upscale_file(
-                clip, clip.with_name("out.mp4"), engine, scale=engine.scale, options=video.Options(resume=False)
-            )
+            video.upscale_file(clip, clip.with_name("out.mp4"), engine, scale=engine.scale, options=afresh)
 
         in_memory()
         pairs = [(_seconds(whole), _seconds(in_memory)) for _ in range(runs)]
