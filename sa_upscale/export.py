@@ -19,6 +19,7 @@ from sa_upscale.errors import UpscaleError, near
 FORMATS = {"onnx": ".onnx", "torchscript": ".pt"}
 TOLERANCE = 1e-3  # of values in [0, 1]
 EXAMPLE = (1, 12, 16)  # pictures, height and width, in the network's multiples
+ONE_SIZE = "once exported, this network keeps the size it was exported with; no file was written"
 TRIED = ((2, 20, 12), (1, 15, 31))  # sizes that the export has not seen
 
 
@@ -100,6 +101,7 @@ def _inputs(network: _Bounded, size: tuple[int, int, int], seed: int = 0) -> tor
 def _onnx(network: _Bounded, facts: dict[str, str]) -> tuple[bytes, Callable]:
     """The file, and what runs it."""
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     example = _inputs(network, EXAMPLE)
     sizes = {0: "batch", example.dim() - 2: "height", example.dim() - 1: "width"}
@@ -114,8 +116,17 @@ def _onnx(network: _Bounded, facts: dict[str, str]) -> tuple[bytes, Callable]:
             ) from None
     program.model.metadata_props.update(facts)
     content = program.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return content, lambda lr: torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is told by us
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(lr: torch.Tensor) -> torch.Tensor:
+        try:
+            return torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
+        except (errors.Fail, errors.RuntimeException, errors.InvalidArgument):
+            raise UpscaleError(ONE_SIZE) from None
+
+    return content, run
 
 
 def _torchscript(network: _Bounded, facts: dict[str, str]) -> tuple[bytes, Callable]:
@@ -134,22 +145,28 @@ def _difference(network: _Bounded, run: Callable[[torch.Tensor], torch.Tensor]) 
     largest = []
     for seed, size in enumerate(TRIED):
         lr = _inputs(network, size, seed)
-        expected, found = network(lr), run(lr)
+        expected = network(lr)
+        try:
+            found = run(lr)
+        except RuntimeError:
+            # What torch and its scripts raise when sizes do not fit together.
+            raise UpscaleError(ONE_SIZE) from None
         if found.shape != expected.shape:
-            raise UpscaleError("once exported, this network keeps the size it was exported with; no file was written")
+            raise UpscaleError(ONE_SIZE)
         largest.append((found - expected).abs().max())
     return torch.stack(largest).max().item()
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what torch says about itself off the terminal."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep what the exporters say about themselves off the terminal."""
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnxscript", "onnx_ir"))}
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, before in loggers.items():
+            logger.setLevel(before)

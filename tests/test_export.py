@@ -74,11 +74,16 @@ class Simple(nn.Module):
         return x
 
 
+def failing(lr):
+    raise RuntimeError("sizes do not match")
+
+
 @pytest.mark.parametrize(
     ("run", "message"),
     [
         (lambda lr: lr + 0.01, "as torchscript differs from the network by 0.01"),
         (lambda lr: lr * float("nan"), "differs from the network by nan"),
+        (failing, "keeps the size it was exported with"),
         (lambda lr: lr[..., :12], "keeps the size it was exported with"),
     ],
 )
