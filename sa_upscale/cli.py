@@ -103,15 +103,25 @@ def _scale(text: str | float) -> float:
 
 
 def _version(asked: bool) -> None:
-    if asked:
-        print(f"sa-upscale {__version__}")
-        raise typer.Exit
+    if not asked:
+        return
+    print(f"sa-upscale {__version__}")
+    try:
+        import torch
+
+        from sa_upscale import engine
+    except (ImportError, OSError):
+        print("torch does not load here; sa-upscale doctor tells why")
+    else:
+        device = engine.find_device(None)
+        print(f"torch {torch.__version__} on {device} in {engine.precisions(device)[0]}")
+    raise typer.Exit
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and the device.")
     ] = False,
 ) -> None:
     """Upscale photos and videos, and train the networks that do it."""
