@@ -6,12 +6,10 @@ Every comparison interleaves its two sides in one run and quotes medians, becaus
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,28 +17,10 @@ import torch
 from PIL import Image
 
 from benchmarks import video
+from benchmarks.batch import batch
+from benchmarks.pairs import pairwise
 from sa_upscale import models
 from sa_upscale.engine import Engine
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def pairwise(ours: Callable[[], object], other: Callable[[], object], runs: int) -> dict[str, float]:
-    """Median seconds of both and the median of their ratios, run in turn after one warm-up each."""
-    ours(), other()
-    pairs = [(seconds_of(ours), seconds_of(other)) for _ in range(runs)]
-    ratios = sorted(mine / theirs for mine, theirs in pairs)
-    return {
-        "ours": statistics.median(mine for mine, _ in pairs),
-        "other": statistics.median(theirs for _, theirs in pairs),
-        "ratio": statistics.median(ratios),
-        "lowest": ratios[0],
-        "highest": ratios[-1],
-    }
 
 
 def start_up(runs: int) -> dict[str, float]:
@@ -89,6 +69,7 @@ def main() -> None:
         "`--help` against importing typer and rich": start_up(arguments.runs),
         "compact x4 on 512x512 against fp32, NCHW, whole": network(arguments.runs),
         "`image` on 4000x3000 at x4, peak memory": memory(),
+        "200 small JPEGs from file to file against the network alone": batch(arguments.runs),
         "compact x4 on a clip against its frames in memory": video.overlap("compact", arguments.runs),
     }
     print("| what | ours, s | other, s | ratio (lowest to highest) |\n|---|---|---|---|")

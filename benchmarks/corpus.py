@@ -59,23 +59,30 @@ def outcome(file: Path, folder: Path, engine: Engine) -> tuple[str, str]:
 
 
 def differences(file: Path, target: Path) -> str:
-    """What the result should have of the source and has not."""
+    """What the result should have of the source and has not, the first of it."""
     source, result = images.opened(file), images.opened(target)
-    if (result.width, result.height) != (SCALE * source.width, SCALE * source.height):
-        return f"{result.width}x{result.height} from {source.width}x{source.height}"
-    if source.frames != result.frames and images.FORMATS[result.format].name not in ("WebP", "GIF"):
-        return f"{result.frames} of {source.frames} frames"
     before, after = source.read(), result.read()
-    if before.pixels.dtype != after.pixels.dtype:
-        return f"{after.pixels.dtype} from {before.pixels.dtype}"
-    if before.alpha is not None and after.alpha is None and before.alpha.min() < images.picture.top(before.alpha.dtype):
-        return "transparency lost"
-    if before.icc != after.icc and images.FORMATS[after.format].metadata:
-        return "profile lost"
-    grey = before.pixels.shape[2] == 1 or (before.pixels == before.pixels[..., :1]).all()
-    if grey and after.format not in ("jpeg", "webp", "avif") and not (after.pixels == after.pixels[..., :1]).all():
-        return "grey tinted"
-    return ""
+    held = images.FORMATS[result.format]
+    white = images.picture.top(before.pixels.dtype)
+    transparent = before.alpha is not None and before.alpha.min() < white
+    checks = {
+        "size": (result.width, result.height) == (SCALE * source.width, SCALE * source.height),
+        # Pillow joins frames that are alike.
+        "frames": source.frames == result.frames or held.name in ("WebP", "GIF"),
+        "depth": before.pixels.dtype == after.pixels.dtype,
+        "transparency": after.alpha is not None or not (transparent and held.alpha),
+        "profile": before.icc == after.icc or not held.metadata,
+        "grey": is_grey(after) or not is_grey(before) or held.name in ("JPEG", "WebP", "AVIF"),
+    }
+    return next((f"another {what}" for what, holds in checks.items() if not holds), "")
+
+
+def is_grey(picture: images.Picture) -> bool:
+    return bool((picture.pixels == picture.pixels[..., :1]).all())
+
+
+def too_long(_signal: int, _frame: object) -> None:
+    raise TimeoutError(f"more than {SECONDS} seconds")
 
 
 def main() -> None:
@@ -84,6 +91,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
+    signal.signal(signal.SIGALRM, too_long)
     torch.manual_seed(0)
     engine = Engine(Compact(features=4, convs=1, scale=SCALE), device="cpu", precision="fp32")
     table, lines = collections.Counter(), []

@@ -4,13 +4,22 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from sa_upscale.engine import Rows
 from sa_upscale.images import Opened
 from sa_upscale.images.source import Arrays
-from sa_upscale.upscale.pictures import Progress, Runner, bled, last_step_size, resized_rows, shares
+from sa_upscale.upscale.pictures import (
+    Progress,
+    Runner,
+    bled,
+    bounds,
+    kept_within,
+    last_step_size,
+    nearest,
+    resized_rows,
+    shares,
+)
 
 BLEED_ROWS = 64  # how far above and below a band colours are looked for to put under transparent pixels
 
@@ -48,9 +57,14 @@ def enlarged_rows(
     """The result in bands `(rows, width, samples)`, alpha last; decodes the source once, and again for its alpha."""
     varied = known.has_alpha and known.flat_alpha is None
     progress = shares(on_progress, 2 if varied else 1)
-    colours = _opaque_colours(opened.rows(), known) if varied else (pixels for pixels, _ in opened.rows())
-    colours = (pixels[..., :1] if known.grey else pixels for pixels in colours)
-    whole = _enlarged(_in_range(colours, known), (opened.height, opened.width), engines, width, height, progress[0])
+
+    def colours() -> Iterator[np.ndarray]:
+        pixels = _opaque_colours(opened.rows(), known) if varied else (pixels for pixels, _ in opened.rows())
+        return _in_range((band[..., :1] if known.grey else band for band in pixels), known)
+
+    whole = _enlarged(colours(), (opened.height, opened.width), engines, width, height, progress[0])
+    if engines:
+        whole = _kept(whole, colours(), opened, height)
     whole = (np.broadcast_to(band, (*band.shape[:2], known.channels)) for band in _out_of_range(whole, known))
     if not known.has_alpha:
         yield from whole
@@ -112,24 +126,24 @@ def _opaque_colours(bands: Iterable[Arrays], known: Survey) -> Iterator[np.ndarr
 def _alpha_rows(
     opened: Opened, engines: Sequence[Runner], width: int, height: int, on_progress: Progress | None
 ) -> Iterator[np.ndarray]:
-    """The enlarged alpha `(rows, width, 1)`, clipped to what the 3x3 pixels around each place hold."""
+    """The enlarged alpha `(rows, width, 1)`."""
     coarse = (alpha[..., None] for _, alpha in opened.rows())
-    bounds = Rows(_bounds(alpha for _, alpha in opened.rows()))
-    columns = ((np.arange(width) + 0.5) * (opened.width / width)).astype(np.intp)
+    enlarged = _enlarged(coarse, (opened.height, opened.width), engines, width, height, on_progress)
+    return _kept(enlarged, (alpha for _, alpha in opened.rows()), opened, height)
+
+
+def _kept(
+    enlarged: Iterable[np.ndarray], source: Iterable[np.ndarray], opened: Opened, height: int
+) -> Iterator[np.ndarray]:
+    """`enlarged` bands of `height` rows in all, clipped to the `bounds` of the bands of their source."""
+    held = Rows(bounds(around)[above : above + count] for around, above, count in _with_margins(source, 2))
+    over = nearest(height, opened.height)
     row = 0
-    for band in _enlarged(coarse, (opened.height, opened.width), engines, width, height, on_progress):
-        source_rows = ((np.arange(row, row + len(band)) + 0.5) * (opened.height / height)).astype(np.intp)
-        held = bounds.between(source_rows[0], source_rows[-1] + 1)[source_rows - source_rows[0]][:, columns]
+    for band in enlarged:
+        rows = over[row : row + len(band)]
         row += len(band)
-        yield np.clip(band, held[..., :1], held[..., 1:])
-
-
-def _bounds(bands: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The lowest and highest alpha around each pixel, `(rows, W, 2)`."""
-    square = np.ones((3, 3), np.uint8)
-    for around, above, count in _with_margins(bands, 1):
-        both = np.dstack((cv2.erode(around, square), cv2.dilate(around, square)))
-        yield both[above : above + count]
+        kept_within(band, held.between(rows[0], rows[-1] + 1), rows - rows[0], opened.width)
+        yield band
 
 
 def _with_margins(bands: Iterable[np.ndarray], margin: int) -> Iterator[tuple[np.ndarray, int, int]]:
