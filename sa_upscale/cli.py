@@ -31,7 +31,7 @@ app = typer.Typer(
     epilog="Try: sa-upscale image photo.jpg",
 )
 models_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="List, inspect, fetch and verify checkpoints."
+    no_args_is_help=True, rich_markup_mode=None, help="List, fetch, verify and import checkpoints."
 )
 app.add_typer(models_app, name="models")
 
@@ -662,7 +662,10 @@ def maps(
     low: Annotated[float, typer.Option(min=0, help="Canny's lower threshold.")] = 100,
     high: Annotated[float, typer.Option(min=0, help="Canny's upper threshold.")] = 200,
 ) -> None:
-    """Draw the maps that the losses weigh by: the papers' figures, of any picture."""
+    """Draw the maps that losses weigh by.
+
+    W of local variance and of Canny; with the original, LDL's residual and artifact map of a result.
+    """
     from sa_upscale import maps
 
     maps.draw(picture, output, hr=hr, ema=ema, window=window, delta=delta, low=low, high=high)
@@ -674,7 +677,10 @@ def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
     json_lines: JsonOption = False,
 ) -> None:
-    """Look at what this machine offers, how fast it is, and what is wrong with it."""
+    """Check this machine: devices, speed, codecs, folders.
+
+    What is wrong is marked with ! and comes with its cure; the exit code is then 1.
+    """
     from sa_upscale import doctor
 
     say = _Voice(json_lines, sys.stdout)

@@ -152,6 +152,20 @@ def test_the_command_writes_what_it_was_asked_for(tmp_path, grey, spotted, monke
     assert shell.invoke(app, ["compare", "grey.png", "spotted.png", "--crop", "1,2,0,3"]).exit_code == 2
 
 
+def test_transparency_is_kept_on_the_page_and_white_on_the_sheet(tmp_path, grey):
+    pixels = np.full((80, 120, 4), 100)
+    pixels[..., 3] = 0
+    clear = save(tmp_path / "clear.png", pixels)
+    found = compare([clear, grey], regions=[Region(0, 0, 16, 16)])
+    write_page(tmp_path / "page.html", found)
+    sources = re.findall(r'base64,([^"]+)"', (tmp_path / "page.html").read_text(encoding="utf-8"))
+    (tmp_path / "first.png").write_bytes(base64.b64decode(sources[0]))
+    assert Image.open(tmp_path / "first.png").getpixel((5, 5)) == (100, 100, 100, 0)
+    write_sheet(tmp_path / "sheet.png", found)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert (sheet == 255).all(axis=2).sum() >= 256 * 256
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     with browsing(tmp_path_factory.mktemp("profile")) as page:

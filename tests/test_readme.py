@@ -16,21 +16,22 @@ from sa_upscale.models.compact import Compact
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "comparing.md").read_text(encoding="utf-8")
 # Videos, training and measuring take long and have tests of their own, as have the doctor and the extra onnx.
 RUN = ("image", "compare", "maps", "models")
 UNREACHABLE = ("fetch",)
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def commands():
-    lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+def commands(text=README):
+    lines = [line.split("  #")[0].strip() for block in blocks("bash", text) for line in block.splitlines()]
     return [line for line in lines if line.startswith("sa-upscale ")]
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", commands() + commands(GUIDE))
 def test_every_command_is_understood(line):
     command, arguments = typer.main.get_command(cli.app), shlex.split(line)[1:]
     while hasattr(command, "commands"):
@@ -80,3 +81,9 @@ def test_the_python_block_runs(folder):
     exec(block, names)
     assert names["large"].shape == (240, 240, 3)
     assert Image.open("dragonfly_x4.jpg").size == (240, 240)
+
+
+def test_pages_of_the_guide_point_to_what_is_there():
+    for page in (ROOT / "docs").glob("*.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
