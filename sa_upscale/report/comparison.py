@@ -90,21 +90,27 @@ style="aspect-ratio: {whole.width} / {whole.height}">
 
 
 def _table(pictures: list[Shown], regions: list[Region], about: str) -> str:
-    heads = "".join(f'<th scope="col">{escaped(picture.title)}</th>' for picture in pictures)
-    measured = any(region.figures for region in regions)
-    heading = "Where they differ most" if len(regions) > 1 else "They do not differ"
-    rows = "".join(_row(region, measured) for region in regions)
-    return f"""<section id="regions"><h2>{"Measured" if measured else heading}</h2>
-<div class="scroll"><table>{f"<thead><tr><td></td>{heads}</tr></thead>" if measured else ""}
-<tbody>{rows}</tbody></table></div><p class="note">{escaped(about)}</p></section>"""
+    """A button for each region, with what was measured there."""
+    if any(region.figures for region in regions):
+        heads = "".join(f'<th scope="col">{escaped(picture.title)}</th>' for picture in pictures)
+        heading, rows = "Measured", "".join(map(_row, regions))
+        shown = f"<table><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    else:
+        heading = "Where they differ most" if len(regions) > 1 else "They do not differ"
+        shown = f'<p class="buttons">{"".join(map(_button, regions))}</p>'
+    return f"""<section id="regions"><h2>{heading}</h2>
+<div class="scroll">{shown}</div><p class="note">{escaped(about)}</p></section>"""
 
 
-def _row(region: Region, measured: bool) -> str:
-    box = f"{region.left} {region.top} {region.width} {region.height}"
+def _row(region: Region) -> str:
     best = {region.best: ' class="best"'}
     cells = "".join(f"<td{best.get(index, '')}>{escaped(text)}</td>" for index, text in enumerate(region.figures))
-    name = f'<button type="button" data-region="{box}">{escaped(region.name)}</button>'
-    return f'<tr><th scope="row">{name}</th>{cells if measured else ""}</tr>'
+    return f'<tr><th scope="row">{_button(region)}</th>{cells}</tr>'
+
+
+def _button(region: Region) -> str:
+    box = f"{region.left} {region.top} {region.width} {region.height}"
+    return f'<button type="button" data-region="{box}">{escaped(region.name)}</button>'
 
 
 def _figure(picture: Shown) -> str:
