@@ -9,6 +9,7 @@ import argparse
 import collections
 import os
 import signal
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -99,6 +100,7 @@ def main() -> None:
         for file in sorted(path for path in arguments.folder.rglob("*") if path.is_file()):
             known = opened_by_others(file)
             what, details = outcome(file, Path(folder), engine)
+            print(f"{sum(table.values())} {file.name}: {what}", file=sys.stderr)
             table[known, what] += 1
             if what in ("wrong", "traceback") or (known and what != "upscaled"):
                 lines.append(f"{file.name}: {what}: {details}")

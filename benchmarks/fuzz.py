@@ -30,7 +30,7 @@ def made() -> dict[str, bytes]:
     pixels = generator.integers(0, 65536, (36, 40, 3)).astype(np.uint16)
     alpha = generator.integers(0, 65536, (36, 40)).astype(np.uint16)
     exif = Image.Exif()
-    exif[274], exif[0x8769] = 6, {0xA002: 40, 0x927C: b"note"}
+    exif[274], exif[0x8769] = 1, {0xA002: 40, 0x927C: b"note"}
     picture = images.Picture(pixels, alpha, exif=exif.tobytes()[6:], xmp=b"<x/>", dpi=(300, 300))
     seeds = {}
     for key in images.WRITTEN:
