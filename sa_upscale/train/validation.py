@@ -94,7 +94,7 @@ class Validation:
     def pictures(
         self, average: nn.Module, generator: nn.Module, terms: Terms, offered: Callable[..., losses.Step]
     ) -> dict[str, np.ndarray]:
-        """What is made of the shown crops, and the maps by which the losses weigh them, their brightest hundredth white."""
+        """What is made of the shown crops, and the maps that the losses weigh by, their brightest hundredth white."""
         lr, hr = (_float(x, self._device) for x in self._shown)
         with self._autocast():
             maps = terms.pictures(offered(lr, hr, generator(lr)))
