@@ -91,8 +91,8 @@ style="aspect-ratio: {whole.width} / {whole.height}">
 
 def _table(pictures: list[Shown], regions: list[Region], about: str) -> str:
     """A button for each region, with what was measured there."""
-    if any(region.figures for region in regions):
-        heads = "".join(f'<th scope="col">{escaped(picture.title)}</th>' for picture in pictures)
+    if measured := len(regions[0].figures):
+        heads = "".join(f'<th scope="col">{escaped(picture.title)}</th>' for picture in pictures[:measured])
         heading, rows = "Measured", "".join(map(_row, regions))
         shown = f"<table><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     else:
