@@ -201,7 +201,7 @@ def test_training_then_upscaling_with_the_result(photo, tmp_path):
     assert "--resume" in one_line(run(*command, "--set", "train.steps=2", cwd=tmp_path, code=1))
     weights = tmp_path / "runs" / "tiny" / "best.safetensors"
     assert config.load(str(tmp_path / "tiny.toml")).model.name == "compact"
-    assert json.loads(checkpoints.load(str(weights)).metadata["recipe"])["train"]["seed"] == 5
+    assert json.loads(checkpoints.load(str(weights)).metadata["recipe"])["stages"][0]["train"]["seed"] == 5
     run("image", photo, "-x2", "--model", weights)
     assert Image.open(tmp_path / "in_x2.png").size == (24, 18)
 
