@@ -77,7 +77,7 @@ def attempt(data: bytes) -> str:
                 pass
             opened.read()
     except UpscaleError as error:
-        return "one line" if "\n" not in str(error) else "several lines"
+        return "one line" if "\n" not in str(error) else f"several lines\n{error}"
     return "picture"
 
 

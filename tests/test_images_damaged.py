@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from sa_upscale.errors import UpscaleError
-from sa_upscale.images import Picture, png, read
+from sa_upscale.images import Picture, opened, png, read
+from sa_upscale.images.directories import directory, set_number
 from tests.pictures import (
     encoded,
     pillow_bytes,
@@ -121,6 +122,33 @@ def test_flipped_bytes_never_escape_as_another_error(kind):
         except UpscaleError:
             continue
         assert picture.pixels.shape[2] in (1, 3)
+
+
+def test_no_byte_of_a_file_breaks_the_line():
+    data = bytearray(encoded(Picture(random_samples("uint8", 4, 5, 3)), "png"))
+    data[37:41] = b"I\nAT"
+    with pytest.raises(UpscaleError, match="wrong checksum") as caught:
+        read(bytes(data))
+    assert one_line(caught)
+
+
+def test_a_tiff_that_lies_about_its_strips():
+    for tag, value in ((278, 0), (278, 1), (279, 3)):
+        data = bytearray(tiff_bytes(random_samples("uint8", 40, 50, 3), photometric="rgb", rowsperstrip=8))
+        order, offset = "<", struct.unpack_from("<I", data, 4)[0]
+        (field,) = [found for found in directory(bytes(data), offset, order)[0] if found.tag == tag]
+        set_number(data, field, value, order)
+        try:
+            rows = sum(len(pixels) for pixels, _ in opened(bytes(data)).rows())
+        except UpscaleError:
+            continue
+        assert rows == 40
+
+
+def test_a_picture_may_be_read_after_its_rows():
+    found = opened(encoded(Picture(smooth_samples(9, 8, 3)), "jpeg"))
+    (rows,) = found.rows()
+    assert np.array_equal(found.read().pixels, rows[0])
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):

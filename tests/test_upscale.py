@@ -231,6 +231,16 @@ def test_alpha_is_drawn_by_the_network_not_repeated():
     assert len(np.unique(edge)) > 20
 
 
+def test_the_stairs_of_a_hard_mask_become_slopes():
+    engine = Nearest(4)
+    enlarge(Picture(noise(40, 40, 3), disc()), [engine], 160, 160)
+    given = engine.seen[1][..., 0]
+    assert 0.02 < np.mean((given > 0) & (given < 255)) < 0.2
+    soft = disc(soft=True)
+    enlarge(Picture(noise(40, 40, 3), soft), [engine], 160, 160)
+    assert np.array_equal(engine.seen[3][..., 0], soft)
+
+
 @pytest.mark.parametrize("value", [0, 100, 255])
 def test_constant_alpha_needs_no_network(value):
     engine = Ringing(4)

@@ -57,6 +57,16 @@ def test_strips_give_the_whole_picture(engine, monkeypatch, key, with_alpha, dep
     assert (strips.icc, strips.exif, strips.dpi) == (whole.icc, whole.exif, whole.dpi)
 
 
+def test_a_hard_mask_in_strips_is_that_of_the_whole(engine, monkeypatch):
+    alpha = (picture(41, 53, 1)[..., 0] > 0.5).astype(np.uint8) * 255
+    source = encoded(Picture(np.full((41, 53, 3), 90, np.uint8), alpha), "png")
+    monkeypatch.setattr(png, "_STREAM_BYTES", 1500)
+    whole, _ = made(source, [engine], Size(2), "png", monkeypatch, 10**9)
+    strips, _ = made(source, [engine], Size(2), "png", monkeypatch, 0)
+    assert np.array_equal(strips.alpha, whole.alpha)
+    assert len(np.unique(whole.alpha)) > 10
+
+
 def test_grey_stays_grey_and_flat_alpha_flat_in_strips(engine, monkeypatch):
     grey = np.broadcast_to(picture(30, 40, 1, dtype=np.uint8), (30, 40, 3))
     source = encoded(Picture(grey, np.full((30, 40), 77, np.uint8)), "png")

@@ -101,7 +101,7 @@ def _chunks(data: bytes) -> list[Chunk]:
         if zlib.crc32(view[at + 4 : end - 4]) == unpack(">I", data, end - 4)[0]:
             chunks.append((name, view[at + 8 : end - 4]))
         elif critical:
-            raise Damaged(f"wrong checksum in chunk {name.decode('latin-1')}")
+            raise Damaged(f"wrong checksum in chunk {name.decode('latin-1')!a}")
         if name == b"IEND":
             break
         at = end

@@ -37,6 +37,8 @@ class Opened:
 
     def read(self) -> Picture:
         """The picture, the first where there are several."""
+        if self._whole is not None:
+            return self._whole
         with one_line(self._name, FORMATS[self._key].name):
             return self._picture(self._source.decode())
 

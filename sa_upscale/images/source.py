@@ -82,7 +82,7 @@ def one_line(name: str, kind: str) -> Iterator[None]:
     except Refused as error:
         raise UpscaleError(f"{name} {error}") from None
     except Damaged as error:
-        raise UpscaleError(f"{name} is a damaged or incomplete {kind}: {error}") from None
+        raise UpscaleError(f"{name} is a damaged or incomplete {kind}: {' '.join(str(error).split())}") from None
     except MemoryError:
         raise UpscaleError(f"{name} needs more memory than there is") from None
     finally:

@@ -54,7 +54,9 @@ def begins(head: bytes) -> bool:
 
 
 def opened(data: bytes) -> Source:
-    page = _first_page(data)
+    with library():
+        file = tifffile.TiffFile(io.BytesIO(data))
+    page = _page(file, 0)
     order, big = byte_order(data), page.parent.is_bigtiff
     fields = {found.tag: found for found in reversed(directory(data, page.offset, order, big)[0])}
     if page.is_reduced or any(tag in fields for tag in _RAW_PHOTO_TAGS):
@@ -67,7 +69,7 @@ def opened(data: bytes) -> Source:
         page.imagelength,
         lambda: _pixels(data, page, icc, notes),
         frames=len(pages),
-        play=lambda: ((_pixels(data, other, icc, notes), 0.0) for other in map(page.parent.pages.get, pages)),
+        play=lambda: ((_pixels(data, _page(file, index), icc, notes), 0.0) for index in pages),
         rows=(lambda: _rows(data, page, notes)) if _can_stream(data, page) else None,
         notes=notes,
         orientation=_plain_number(fields, _ORIENTATION, 1, order),
@@ -86,10 +88,10 @@ def opened(data: bytes) -> Source:
     return source
 
 
-def _first_page(data: bytes) -> tifffile.TiffPage:
-    """tifffile's description of the first picture, once it is sure that the numbers in it are numbers."""
+def _page(file: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
+    """tifffile's description of a picture in the file, once it is sure that the numbers in it are numbers."""
     with library():
-        page = tifffile.TiffFile(io.BytesIO(data)).pages[0]
+        page = file.pages[index]
     for name in ("imagewidth", "imagelength", "samplesperpixel"):
         if not isinstance(getattr(page, name), int):
             raise Damaged(f"its {name} is no number")
@@ -199,6 +201,8 @@ def _array(data: bytes, page) -> np.ndarray | None:
         return _array_by_opencv(data, page)
     with library():
         array = page.asarray()
+    if array.ndim != len(page.axes):
+        raise Damaged(f"{array.ndim} axes")
     if page.axes == "YX":
         return array[..., None]
     if page.axes not in ("YXS", "SYX"):
@@ -266,13 +270,16 @@ def _can_stream(data: bytes, page) -> bool:
         plain and page.bitspersample == 8 * page.dtype.itemsize and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
     )
     straight = not (page.extrasamples and page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA)
-    return whole and straight and _has_decoder(page)
+    sides = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip,)
+    return whole and straight and _has_decoder(page) and all(isinstance(side, int) and side > 0 for side in sides)
 
 
 def _rows(data: bytes, page, notes: list[str]) -> Iterator[Arrays]:
     _require_strips(data, page)
-    rows, width = page.rowsperstrip if not page.is_tiled else page.tilelength, page.imagewidth
+    rows, width = page.tilelength if page.is_tiled else page.rowsperstrip, page.imagewidth
     across = -(-width // page.tilewidth) if page.is_tiled else 1
+    if len(page.dataoffsets) < -(-page.imagelength // rows) * across:
+        raise Damaged("its list of strips is broken")
     for top_row in range(0, page.imagelength, rows):
         height = min(rows, page.imagelength - top_row)
         band = np.empty((height, width, page.samplesperpixel), page.dtype)

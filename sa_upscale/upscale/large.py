@@ -8,17 +8,20 @@ import numpy as np
 
 from sa_upscale.engine import Rows
 from sa_upscale.images import Opened
+from sa_upscale.images.picture import top
 from sa_upscale.images.source import Arrays
 from sa_upscale.upscale.pictures import (
     Progress,
     Runner,
     bled,
     bounds,
+    is_hard,
     kept_within,
     last_step_size,
     nearest,
     resized_rows,
     shares,
+    softened,
 )
 
 BLEED_ROWS = 64  # how far above and below a band colours are looked for to put under transparent pixels
@@ -33,12 +36,13 @@ class Survey:
     grey: bool  # whether all channels are equal
     has_alpha: bool
     flat_alpha: int | float | None  # the one value of alpha, None where it varies or there is none
+    hard_alpha: bool  # whether it is all or nothing
     low: float  # of float pixels, at most 0
     high: float  # of float pixels, at least 1
 
 
 def survey(bands: Iterable[Arrays]) -> Survey:
-    grey, low, high = True, 0.0, 1.0
+    grey, hard, low, high = True, True, 0.0, 1.0
     lowest = highest = None
     for pixels, alpha in bands:
         grey = grey and all(np.array_equal(pixels[..., 0], pixels[..., index]) for index in range(1, pixels.shape[2]))
@@ -47,8 +51,9 @@ def survey(bands: Iterable[Arrays]) -> Survey:
         if alpha is not None:
             lowest = alpha.min() if lowest is None else min(lowest, alpha.min())
             highest = alpha.max() if highest is None else max(highest, alpha.max())
+            hard = hard and is_hard(alpha, 0, top(alpha.dtype))
     flat = lowest if lowest is not None and lowest == highest else None
-    return Survey(pixels.shape[2], pixels.dtype, grey, lowest is not None, flat, low, high)
+    return Survey(pixels.shape[2], pixels.dtype, grey, lowest is not None, flat, hard, low, high)
 
 
 def enlarged_rows(
@@ -70,7 +75,7 @@ def enlarged_rows(
         yield from whole
         return
     if varied:
-        alpha = Rows(_alpha_rows(opened, engines, width, height, progress[1]))
+        alpha = Rows(_alpha_rows(opened, known, engines, width, height, progress[1]))
     row = 0
     for band in whole:
         if varied:
@@ -124,10 +129,11 @@ def _opaque_colours(bands: Iterable[Arrays], known: Survey) -> Iterator[np.ndarr
 
 
 def _alpha_rows(
-    opened: Opened, engines: Sequence[Runner], width: int, height: int, on_progress: Progress | None
+    opened: Opened, known: Survey, engines: Sequence[Runner], width: int, height: int, on_progress: Progress | None
 ) -> Iterator[np.ndarray]:
     """The enlarged alpha `(rows, width, 1)`."""
-    coarse = (alpha[..., None] for _, alpha in opened.rows())
+    around = _with_margins((alpha for _, alpha in opened.rows()), 1)
+    coarse = (softened(band, known.hard_alpha)[above : above + count, :, None] for band, above, count in around)
     enlarged = _enlarged(coarse, (opened.height, opened.width), engines, width, height, on_progress)
     return _kept(enlarged, (alpha for _, alpha in opened.rows()), opened, height)
 

@@ -12,6 +12,7 @@ import torch
 from sa_upscale import images
 from sa_upscale.engine import Rows
 from sa_upscale.functional.resize import contributions, resize_axis
+from sa_upscale.images.picture import top
 
 RESIZE_BAND_VALUES = 4 << 20
 SPREADS = 4
@@ -59,7 +60,7 @@ def enlarge(
     if engines:
         kept_within(enlarged, bounds(pixels), nearest(height, pixels.shape[0]), pixels.shape[1])
     if alpha is not None and varied:
-        coarse = _enlarged(alpha[..., None], engines, width, height, progress[1])
+        coarse = _enlarged(softened(alpha)[..., None], engines, width, height, progress[1])
         kept_within(coarse, bounds(alpha), nearest(height, alpha.shape[0]), alpha.shape[1])
         alpha = coarse[..., 0]
     elif alpha is not None:
@@ -84,6 +85,21 @@ def bled(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     result = pixels.copy()
     result[hidden] = pixels.reshape(-1, pixels.shape[2])[nearest[labels[hidden]]]
     return result
+
+
+def softened(alpha: np.ndarray, hard: bool | None = None) -> np.ndarray:
+    """`alpha` `(H, W)` with the stairs of a mask that is all or nothing, `hard`, smoothed to slopes.
+
+    A network takes the stairs for detail and sharpens them; slopes it sharpens to smooth edges.
+    """
+    if hard is None:
+        hard = is_hard(alpha, 0, top(alpha.dtype))
+    return cv2.GaussianBlur(alpha, (3, 3), 0.8, borderType=cv2.BORDER_REPLICATE) if hard else alpha
+
+
+def is_hard(alpha: np.ndarray, low: float, high: float) -> bool:
+    """Whether there is nothing but these two values."""
+    return bool(((alpha == low) | (alpha == high)).all())
 
 
 def cropped(picture: images.Picture, box: tuple[int, int, int, int]) -> images.Picture:
