@@ -92,7 +92,7 @@ def _page(file: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
     """tifffile's description of a picture in the file, once it is sure that the numbers in it are numbers."""
     with library():
         page = file.pages[index]
-    for name in ("imagewidth", "imagelength", "samplesperpixel"):
+    for name in ("imagewidth", "imagelength", "samplesperpixel", "rowsperstrip", "tilewidth", "tilelength"):
         if not isinstance(getattr(page, name), int):
             raise Damaged(f"its {name} is no number")
     for name in ("dataoffsets", "databytecounts", "extrasamples"):
@@ -184,7 +184,7 @@ def _require_strips(data: bytes, page) -> None:
 
 def _by_others(data: bytes, page, notes: list[str]) -> Arrays:
     """What is of no plain kind: other colours, other depths, damaged strips that a library forgives."""
-    bits = page.bitspersample
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
     if page.photometric == tifffile.PHOTOMETRIC.MINISBLACK and 8 < bits < 16:
         array = _array_by_opencv(data, page)
         if array is not None:  # with the bits at the top
