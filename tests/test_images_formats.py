@@ -138,6 +138,16 @@ def test_other_formats_of_pillow_are_read(kind, mode):
     assert picture.format == "png"
 
 
+def test_floats_of_other_formats_stay_floats(tmp_path):
+    image = Image.fromarray(random_samples("float32", 9, 8) * 5 - 1)
+    image.save(tmp_path / "in.spi", "SPIDER")
+    picture = read(tmp_path / "in.spi")
+    assert np.array_equal(picture.pixels[..., 0], np.asarray(image))
+    assert picture.format == "tiff"
+    (tmp_path / "in.spi").rename(tmp_path / "in.fits")
+    assert images.result_format(tmp_path / "in.fits") == "tiff"
+
+
 def test_lab_tiff_becomes_rgb():
     image = Image.new("LAB", (4, 4), (136, 208, 195))  # sRGB's pure red
     assert np.abs(read(pillow_bytes(image, "TIFF")).pixels.astype(int) - (255, 0, 0)).max() <= 12

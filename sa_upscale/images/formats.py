@@ -89,7 +89,7 @@ def content_format(path: Path) -> str | None:
 def result_format(path: Path) -> str:
     """The format that the result for a file is written in unless another is asked for; PNG where nothing is known."""
     key = SUFFIXES.get(path.suffix.lower()) or content_format(path) or "png"
-    return FORMATS[key].becomes or key
+    return other.becomes(path) if key == "other" else FORMATS[key].becomes or key
 
 
 def not_a_picture(name: str, head: bytes) -> str:

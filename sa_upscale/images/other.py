@@ -1,6 +1,8 @@
 """What else Pillow reads: icons, textures, scans of the nineties.  Read only; results are PNG, or TIFF for floats."""
 
 import io
+from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -20,10 +22,10 @@ SUFFIXES = (
 )
 
 
-def recognised(data: bytes) -> Image.Image | None:
+def recognised(file: Path | BinaryIO) -> Image.Image | None:
     """The file opened, None when it is none of these: some have no mark, so that only trying tells."""
     try:
-        return Image.open(io.BytesIO(data), formats=_READERS)
+        return Image.open(file, formats=_READERS)
     except MemoryError:
         raise
     # Readers of old formats trip over each other's files in every way there is.
@@ -31,12 +33,18 @@ def recognised(data: bytes) -> Image.Image | None:
         return None
 
 
+def becomes(file: Path | BinaryIO) -> str:
+    """The format of the result for a file: PNG, and TIFF for floats."""
+    image = recognised(file)
+    return "tiff" if image is not None and image.mode == "F" else "png"
+
+
 def begins(head: bytes) -> bool:
     return False
 
 
 def opened(data: bytes) -> Source | None:
-    image = recognised(data)
+    image = recognised(io.BytesIO(data))
     if image is None:
         return None
     info = image.info
@@ -46,6 +54,7 @@ def opened(data: bytes) -> Source | None:
         lambda: pillow.arrays(image),
         frames=many,
         play=lambda: pillow.frames(image),
+        becomes=becomes(io.BytesIO(data)),
         icc=info.get("icc_profile") or None,
         dpi=plain_dpi(info.get("dpi")),
     )

@@ -54,7 +54,7 @@ def opened(data: bytes) -> Source:
     chunks = _chunks(data)
     if not chunks or chunks[0][0] != b"IHDR":
         raise Damaged("no header chunk")
-    width, height, _, kind = unpack(">IIBB", chunks[0][1])
+    width, height, depth, kind = unpack(">IIBB", chunks[0][1])
     if kind not in _SAMPLES:
         raise Damaged(f"colour type {kind}")
     first = dict(reversed(chunks))
@@ -69,6 +69,8 @@ def opened(data: bytes) -> Source:
     carry_exif(source, bytes(first.get(b"eXIf", b"")))
     if b"acTL" in first:
         _animate(source, pillow.header(PngImagePlugin.PngImageFile, data))
+        if source.frames > 1 and depth == 16:
+            source.notes.append("its frames of 16 bits a channel are read as 8")
     if b"iCCP" in first:
         source.icc = _profile(bytes(first[b"iCCP"]))
         if source.icc is None:

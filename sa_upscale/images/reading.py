@@ -32,7 +32,7 @@ class Opened:
         self.width, self.height = upright if source.orientation < 5 else upright[::-1]
         self.frames, self.loop = source.frames, source.loop
         self.timed = key != "tiff"
-        self.format = FORMATS[key].becomes or key
+        self.format = source.becomes or FORMATS[key].becomes or key
         self._whole: Picture | None = None
 
     def read(self) -> Picture:

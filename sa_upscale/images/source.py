@@ -46,6 +46,7 @@ class Source:
     loop: int = 0
     play: Callable[[], Iterator[tuple[Arrays, float]]] | None = None
     rows: Callable[[], Iterator[Arrays]] | None = None
+    becomes: str | None = None  # the format of results, where that depends on the file
     orientation: int = 1
     icc: bytes | None = None
     exif: bytes | None = None
