@@ -103,7 +103,7 @@ def seconds(step: Callable[[], None], count: int) -> float:
 
 def against(network: str, objective: str, arguments: argparse.Namespace) -> dict[str, float]:
     """The trainer in blocks of steps, a block of the bare loop after each, in one process."""
-    chosen = recipe(network, objective, arguments, steps=arguments.block * (arguments.runs + 1))
+    chosen = recipe(network, objective, arguments, steps=arguments.block * (arguments.warm + arguments.runs + 1))
     other = bare(chosen)
     seconds(other, 2)
     ours, theirs = [], []
@@ -111,7 +111,8 @@ def against(network: str, objective: str, arguments: argparse.Namespace) -> dict
 
     def block(progress: train.Progress) -> None:
         nonlocal began
-        if began is not None and progress.step < progress.steps:  # the last one validates as well
+        warm = progress.step > arguments.block * arguments.warm  # until then pictures are read for the first time
+        if began is not None and warm and progress.step < progress.steps:  # the last one validates as well
             ours.append((time.perf_counter() - began) / arguments.block)
             theirs.append(seconds(other, arguments.block))
         began = time.perf_counter()
@@ -142,6 +143,9 @@ def main() -> None:
     parser.add_argument("--vgg-weights", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=5, help="counted blocks of each pair")
     parser.add_argument("--block", type=int, default=5, help="steps of a block")
+    parser.add_argument(
+        "--warm", type=int, default=10, help="blocks that are not counted, to have the pictures in memory"
+    )
     parser.add_argument("--json", type=Path, help="also write the raw figures to this file")
     arguments = parser.parse_args()
     figures = {
