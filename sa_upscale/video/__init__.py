@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import av
 import cv2
@@ -93,6 +93,28 @@ class VideoResult:
     seconds: dict[str, float]
     complete: bool
     warnings: tuple[str, ...]
+
+
+class Store(Protocol):
+    """What is there of a result: `segments.Segments`, or what stands in for them.  `frames` are on the disk."""
+
+    frames: int
+
+    def chunks(self) -> Iterator[media.Chunk]: ...
+
+    def stamps(self) -> list[int]: ...
+
+    def close(self) -> None: ...
+
+
+class Elsewhere(Protocol):
+    """Where the segments are made if not here, one after the other."""
+
+    def store(self, journal: Journal) -> Store:
+        """The segments of the journal, to which `render` adds."""
+
+    def render(self, job: "Job", store: Store, length: int) -> tuple[media.Reader, pipeline.Stopwatch]:
+        """Make the segments of `length` frames that are not there; a reader that has run through the whole source."""
 
 
 class Interrupted(UpscaleError):
@@ -171,13 +193,14 @@ def upscale_file(
     options: Options | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_notice: Callable[[str], None] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> VideoResult:
     """Upscale the video `source`, a file or what `media.probe` says of it, into `target`; None is stdout, as y4m.
 
     `scale` (1 to 8, whole or fractional) or `size` (width, height) says how large.  `engine` is the video or image
     network, or several to be run one after the other where one is not enough; beyond the scale they give together
     nothing is invented.  `on_progress` is called for each frame, `on_notice` with one line for each thing the user
-    should know at once.
+    should know at once.  With `elsewhere`, the engines only say what they would do, and the work is done there.
 
     A source that breaks off is upscaled as far as it goes, with `complete` False.  Raises UpscaleError for what cannot
     be read, encoded or written, and `Interrupted` after Ctrl-C; the target, if there was one, is then as it was, and
@@ -190,12 +213,12 @@ def upscale_file(
     if target is not None:
         _check_target(info.source, target)
     encoding = media.plan(info, target, size, options.encode)
-    job = _Job(info, target, engines, encoding, options, on_progress or _ignore, on_notice or _ignore)
+    job = Job(info, target, engines, encoding, options, on_progress or _ignore, on_notice or _ignore, elsewhere)
     return _to_pipe(job) if target is None else _to_file(job)
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One call of `upscale_file`, its arguments checked."""
 
     info: media.VideoInfo
@@ -205,13 +228,14 @@ class _Job:
     options: Options
     on_progress: Callable[[Progress], None]
     on_notice: Callable[[str], None]
+    elsewhere: Elsewhere | None
 
     @property
     def name(self) -> str:
         return "stdout" if self.target is None else str(self.target)
 
 
-def _to_file(job: _Job) -> VideoResult:
+def _to_file(job: Job) -> VideoResult:
     work = job.target.with_name(f".{job.target.name.replace('%', '')}.work")
     with media.write_errors(job.name):
         length = length_for(job.info)
@@ -220,7 +244,9 @@ def _to_file(job: _Job) -> VideoResult:
         job.on_notice(
             f"the unfinished work on {job.target.name} had another {_listed(journal.changed)}; starting afresh"
         )
-    segments = Segments(journal, job.info, job.encoding, length, job.name)
+    segments = (
+        job.elsewhere.store(journal) if job.elsewhere else Segments(journal, job.info, job.encoding, length, job.name)
+    )
     done = segments.frames
     if done:
         job.on_notice(f"going on after {done} frames that are done")
@@ -228,8 +254,11 @@ def _to_file(job: _Job) -> VideoResult:
         notices = [*_known_notices(job), *_rehearse(job, work)]
         for notice in notices:
             job.on_notice(notice)
-        with media.Reader(job.info, job.options.part, deinterlace=_deinterlaces(job)) as reader:
-            watch = _run(job, reader, segments)
+        if job.elsewhere:
+            reader, watch = job.elsewhere.render(job, segments, length)
+        else:
+            with media.Reader(job.info, job.options.part, deinterlace=deinterlaces(job.info, job.options)) as reader:
+                watch = _run(job, reader, segments)
         segments.close()
         with watch("write"):
             result = _assemble(job, work, segments, reader, notices)
@@ -246,13 +275,13 @@ def _to_file(job: _Job) -> VideoResult:
     return dataclasses.replace(result, frames_resumed=done, seconds=watch.seconds)
 
 
-def _to_pipe(job: _Job) -> VideoResult:
+def _to_pipe(job: Job) -> VideoResult:
     with media.Others(job.info, job.options.part) as others:
         writer = media.Writer(sys.stdout.buffer, job.info, others, job.encoding, name=job.name)
         notices = [*_known_notices(job), *writer.notices]
         for notice in notices:
             job.on_notice(notice)
-        with media.Reader(job.info, job.options.part, deinterlace=_deinterlaces(job)) as reader:
+        with media.Reader(job.info, job.options.part, deinterlace=deinterlaces(job.info, job.options)) as reader:
             try:
                 watch = _run(job, reader, Stream(writer, media.Encoder(job.info, job.encoding, job.name)))
             except pipeline.Interrupted as interrupted:
@@ -265,7 +294,7 @@ def _to_pipe(job: _Job) -> VideoResult:
     return dataclasses.replace(result, seconds=watch.seconds)
 
 
-def _run(job: _Job, reader: media.Reader, sink: Segments | Stream) -> pipeline.Stopwatch:
+def _run(job: Job, reader: media.Reader, sink: Segments | Stream) -> pipeline.Stopwatch:
     began, skip = time.monotonic(), sink.frames
 
     def on_frame(done: int) -> None:
@@ -275,21 +304,27 @@ def _run(job: _Job, reader: media.Reader, sink: Segments | Stream) -> pipeline.S
         left = None if total is None else (total - done) / rate
         job.on_progress(Progress(done, total, rate, left, sink.number))
 
-    def finished(source: np.ndarray, upscaled: np.ndarray) -> np.ndarray:
-        picture = fit(upscaled, job.encoding.width, job.encoding.height)
-        return side_by_side(source, picture) if job.options.preview else picture
-
     with _asked_to_stop() as stop:
         return pipeline.run(
             reader,
             sink,
             job.engines,
-            finished,
+            finisher(job.encoding, job.options),
             skip=skip,
             threshold=job.options.threshold,
             on_frame=on_frame,
             stop=stop,
         )
+
+
+def finisher(encoding: media.Encoding, options: Options) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """What makes the picture that is encoded of a source frame and of what the networks made of it."""
+
+    def finished(source: np.ndarray, upscaled: np.ndarray) -> np.ndarray:
+        picture = fit(upscaled, encoding.width, encoding.height)
+        return side_by_side(source, picture) if options.preview else picture
+
+    return finished
 
 
 def fit(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -318,7 +353,7 @@ def side_by_side(source: np.ndarray, ours: np.ndarray) -> np.ndarray:
 # --- the journal ---------------------------------------------------------------------------------------------------
 
 
-def _about(job: _Job, length: int) -> dict[str, object]:
+def _about(job: Job, length: int) -> dict[str, object]:
     """What decides every pixel of the result, in words: a run goes on only with work that agrees in all of it."""
     encoding, options = job.encoding, job.options
     return {
@@ -383,7 +418,7 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 # --- putting the result together -----------------------------------------------------------------------------------
 
 
-def _rehearse(job: _Job, work: Path) -> list[str]:
+def _rehearse(job: Job, work: Path) -> list[str]:
     """Begin the result and let go of it: what its container or encoder refuses is known before hours of work."""
     with media.Others(job.info, job.options.part) as others:
         writer = _writer(job, _part(job, work), others)
@@ -391,7 +426,7 @@ def _rehearse(job: _Job, work: Path) -> list[str]:
     return writer.notices
 
 
-def _assemble(job: _Job, work: Path, segments: Segments, reader: media.Reader, notices: Sequence[str]) -> VideoResult:
+def _assemble(job: Job, work: Path, segments: Segments, reader: media.Reader, notices: Sequence[str]) -> VideoResult:
     part = _part(job, work)
     with media.Others(job.info, job.options.part) as others:
         writer = _writer(job, part, others)
@@ -409,11 +444,11 @@ def _assemble(job: _Job, work: Path, segments: Segments, reader: media.Reader, n
     return result
 
 
-def _writer(job: _Job, part: Path, others: media.Others) -> media.Writer:
+def _writer(job: Job, part: Path, others: media.Others) -> media.Writer:
     return media.Writer(part, job.info, others, job.encoding, name=job.name, audio=job.options.audio)
 
 
-def _part(job: _Job, work: Path) -> Path:
+def _part(job: Job, work: Path) -> Path:
     """Where the result grows."""
     if job.encoding.container != media.SEQUENCE:
         return work / f"result{job.target.suffix}"
@@ -422,7 +457,7 @@ def _part(job: _Job, work: Path) -> Path:
     return folder / job.target.name
 
 
-def _result(job: _Job, reader: media.Reader, found: media.Tally, streams: int, notices: Sequence[str]) -> VideoResult:
+def _result(job: Job, reader: media.Reader, found: media.Tally, streams: int, notices: Sequence[str]) -> VideoResult:
     encoding = job.encoding
     return VideoResult(
         source=job.info.path,
@@ -468,7 +503,7 @@ def _settle(part: Path, target: Path) -> None:
         os.replace(part, target)
 
 
-def _settle_pictures(job: _Job, pattern: Path, reader: media.Reader, notices: Sequence[str]) -> VideoResult:
+def _settle_pictures(job: Job, pattern: Path, reader: media.Reader, notices: Sequence[str]) -> VideoResult:
     pictures = sorted(pattern.parent.iterdir())
     if len(pictures) != reader.frames:
         raise UpscaleError(f"{job.target}: {reader.frames} frames in, {len(pictures)} pictures out; start again")
@@ -481,11 +516,12 @@ def _settle_pictures(job: _Job, pattern: Path, reader: media.Reader, notices: Se
 # --- checks --------------------------------------------------------------------------------------------------------
 
 
-def _deinterlaces(job: _Job) -> bool:
-    return job.info.interlaced and job.options.deinterlace
+def deinterlaces(info: media.VideoInfo, options: Options) -> bool:
+    """Whether frames are made whole before they are upscaled."""
+    return info.interlaced and options.deinterlace
 
 
-def _known_notices(job: _Job) -> list[str]:
+def _known_notices(job: Job) -> list[str]:
     """What the user is told before the work begins."""
     interlaced = []
     if job.info.interlaced:

@@ -82,11 +82,12 @@ def run(
     finished: Callable[[np.ndarray, np.ndarray], np.ndarray],
     *,
     skip: int = 0,
+    count: int | None = None,
     threshold: float | None = scenes.CUT,
     on_frame: Callable[[int], None],
     stop: Callable[[], bool],
 ) -> Stopwatch:
-    """Push every frame but the first `skip` through the engines into the sink, and finish that.
+    """Push every frame but the first `skip`, at most `count` of them, through the engines into the sink; finish that.
 
     The first engine may look at several frames, none of which is then from another shot by the `threshold` of
     `scenes.cuts`; None takes the clip for one shot.  `finished(source, upscaled)` makes the picture that is encoded,
@@ -114,7 +115,8 @@ def run(
             sink.finish()
 
     def network() -> None:
-        for done, shown in enumerate(_upscaled(decoded, engines, begin, skip, watch), start=skip + 1):
+        wanted = slice(skip - begin, None if count is None else skip - begin + count)
+        for done, shown in enumerate(_upscaled(decoded, engines, wanted, watch), start=skip + 1):
             upscaled.put(shown)
             on_frame(done)
             if stop():
@@ -157,10 +159,8 @@ def marked(frames: Iterable[media.Frame], threshold: float | None) -> Iterator[S
         yield Shown(looked_at.popleft(), cut)
 
 
-def _upscaled(
-    decoded: "Channel", engines: Sequence["Engine"], begin: int, skip: int, watch: Stopwatch
-) -> Iterator[Shown]:
-    """Every frame from number `skip` on, upscaled; each is prepared once, and those from `begin` on are looked at."""
+def _upscaled(decoded: "Channel", engines: Sequence["Engine"], wanted: slice, watch: Stopwatch) -> Iterator[Shown]:
+    """The wanted of the decoded frames, upscaled; each is prepared once, those around the wanted are looked at."""
     first, *further = engines
 
     def prepared() -> Iterator[Shown]:
@@ -170,10 +170,10 @@ def _upscaled(
             yield dataclasses.replace(shown, handle=handle)
 
     around = media.windows(prepared(), first.window, lambda before, after: after.cut)
-    wanted = itertools.islice(around, skip - begin, None)
-    for window in wanted:
+    windows = itertools.islice(around, wanted.start, wanted.stop)
+    for window in windows:
         shown = window[len(window) // 2]
-        rest = itertools.islice(wanted, first.frames_at_once(shown.frame.pixels) - 1)
+        rest = itertools.islice(windows, first.frames_at_once(shown.frame.pixels) - 1)
         batch = [shown, *(only for (only,) in rest)]
         with watch("network"):
             if len(batch) > 1:

@@ -98,13 +98,13 @@ class Segments:
     def _check(self) -> int:
         """How many segments of the journal are as they were written; what comes after a damaged one is forgotten."""
         for number, entry in enumerate(self._journal.entries):
-            if _sha256(self._path(number)) != entry["sha256"]:
+            if sha256_of(self._path(number)) != entry["sha256"]:
                 self._journal.keep(number)
                 break
         return len(self._journal.entries)
 
     def _path(self, number: int) -> Path:
-        return self._journal.folder / f"{number:06d}.segment"
+        return path_of(self._journal.folder, number)
 
 
 class Stream:
@@ -127,7 +127,13 @@ class Stream:
             self._writer.write(chunk, chunk.pts)  # raw pictures are decoded when they are shown
 
 
-def _sha256(path: Path) -> str | None:
+def path_of(folder: Path, number: int) -> Path:
+    """Where a segment lies, the first one being number 0."""
+    return folder / f"{number:06d}.segment"
+
+
+def sha256_of(path: Path) -> str | None:
+    """The hash of a file, None when it is not there."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
