@@ -9,10 +9,18 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-NAME = "journal.jsonl"
+from sa_upscale.errors import UpscaleError
+
+if os.name == "nt":
+    import msvcrt
+else:
+    import fcntl
+
+NAME, LOCK = "journal.jsonl", "lock"
 
 
 class Journal:
@@ -37,7 +45,7 @@ class Journal:
             if lines and resume:
                 self.changed = tuple(key for key in {**about, **lines[0]} if about.get(key) != lines[0].get(key))
             if lines or not resume:
-                self.remove()
+                self._empty()
         folder.mkdir(exist_ok=True)
         # Written anew, so that a torn line is gone before another follows it.
         self._rewrite([about, *self.entries])
@@ -59,6 +67,13 @@ class Journal:
         """The job is done, or not to be gone on with: nothing of it is left."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _empty(self) -> None:
+        for path in self.folder.iterdir() if self.folder.exists() else ():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOCK:
+                path.unlink()
+
     def _rewrite(self, lines: list[dict[str, object]]) -> None:
         fresh = self.folder / f"{NAME}.new"
         with open(fresh, "w", encoding="utf-8") as file:
@@ -66,6 +81,32 @@ class Journal:
             sync(file)
         os.replace(fresh, self.folder / NAME)
         sync_folder(self.folder)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Hold a job's folder, which is made if need be; UpscaleError, about `name`, while another process holds it.
+
+    The system lets go of it for a process that is killed.
+    """
+    folder.mkdir(exist_ok=True)
+    with open(folder / LOCK, "wb") as file:
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError):
+            raise UpscaleError(f"{name}: another run is making it; wait for that, or choose another output") from None
+        except OSError:
+            pass  # some network drives know no locks
+        yield
+    if os.name == "nt" and not (folder / NAME).exists():
+        shutil.rmtree(folder, ignore_errors=True)  # `remove` could not, as long as the lock was open
+
+
+def _lock(file: IO) -> None:
+    if os.name == "nt":
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sync(file: IO) -> None:

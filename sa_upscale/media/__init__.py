@@ -7,9 +7,11 @@ the source, `tally` counts what a finished file holds.
 Times are carried as integers in the source's own time base, so that a variable frame rate survives.
 """
 
+from sa_upscale.media.clock import Part
 from sa_upscale.media.colour import Colour, from_rgb, to_rgb
 from sa_upscale.media.encoding import CONTAINERS, PIPE, SEQUENCE, Encoding, Wishes, encoders, even_size, plan
-from sa_upscale.media.reader import Frame, Others, Part, Reader
+from sa_upscale.media.others import Others
+from sa_upscale.media.reader import Frame, Reader
 from sa_upscale.media.segments import Chunk, Encoder, SegmentFile, chunks, stamps, write_errors
 from sa_upscale.media.source import Mastering, Pipe, Source, VideoInfo, is_pattern, probe
 from sa_upscale.media.windows import windows

@@ -68,21 +68,25 @@ def from_rgb(pixels: np.ndarray, pixel_format: str, colour: Colour) -> av.VideoF
         return av.VideoFrame.from_ndarray(pixels, "rgb24" if pixels.dtype == np.uint8 else "rgb48le").reformat(
             format=pixel_format
         )
-    steps = 8 // form.chroma_width(8), 8 // form.chroma_height(8)
+    layout = {(2, 2): "420", (2, 1): "422"}.get((8 // form.chroma_width(8), 8 // form.chroma_height(8)), "444")
     bits = 8 if form.components[0].bits == 8 else 10
     matrix, offset = _encoding_matrix(colour, bits)
     matrix /= 255 if pixels.dtype == np.uint8 else 65535
     if bits > 8:
         pixels = pixels.astype(np.uint16, copy=False)
+    # Three channels at once, and whole pictures where one would do: only these have quick code in OpenCV.
     samples = cv2.transform(pixels, np.column_stack([matrix, offset]))
-    kind = np.uint8 if bits == 8 else np.uint16
     if samples.dtype != np.uint8:
-        samples = np.minimum(samples, (1 << bits) - 1).astype(kind, copy=False)  # a pure blue rounds up past the end
-    luma, *chroma = cv2.split(samples)
-    layout = {(2, 2): "420", (2, 1): "422"}.get(steps, "444")
+        np.minimum(samples, (1 << bits) - 1, out=samples)  # a pure blue rounds up past the end
     frame = av.VideoFrame(width, height, f"yuv{layout}p" + ("10le" if bits > 8 else ""))
-    for plane, values in zip(_planes(frame), (luma, *(_subsampled(c, layout) for c in chroma)), strict=True):
-        plane[:] = values
+    luma, *chroma = _planes(frame)
+    luma[:] = samples[..., 0]
+    if layout == "420":
+        samples = cv2.addWeighted(samples[::2], 0.5, samples[1::2], 0.5, 0)
+    if layout != "444":
+        samples = cv2.filter2D(samples, -1, np.array([[0.25, 0.5, 0.25]]))[:, ::2]
+    for number, plane in enumerate(chroma, start=1):
+        plane[:] = samples[..., number]
     frame = _reformat(frame, pixel_format, colour, width, height)
     frame.colorspace = colour.matrix
     frame.color_range = range_of(colour)
@@ -103,15 +107,6 @@ def _encoding_matrix(colour: Colour, bits: int) -> tuple[np.ndarray, np.ndarray]
     spans = [white] * 3 if colour.full_range else [219 * unit, 224 * unit, 224 * unit]
     black = 0 if colour.full_range else 16 * unit
     return matrix * np.array(spans, float)[:, None], np.array([black, middle, middle], float)
-
-
-def _subsampled(chroma: np.ndarray, layout: str) -> np.ndarray:
-    if layout == "444":
-        return chroma
-    even = cv2.sepFilter2D(chroma, -1, np.array([0.25, 0.5, 0.25]), np.array([1.0]))[:, ::2]
-    if layout == "422":
-        return even
-    return cv2.resize(even, (even.shape[1], even.shape[0] // 2), interpolation=cv2.INTER_AREA)
 
 
 def _reformat(frame: av.VideoFrame, form: str, colour: Colour, width: int, height: int) -> av.VideoFrame:

@@ -1,8 +1,7 @@
-"""Reading a video: its frames as RGB arrays with their times, and the packets of everything else in the file."""
+"""Reading a video: its frames as RGB arrays with their times."""
 
-import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,12 +10,13 @@ import av
 import numpy as np
 
 from sa_upscale.errors import UpscaleError
+from sa_upscale.media.clock import Part, SteadyClock, bounds, ticks, zero
 from sa_upscale.media.colour import to_rgb
-from sa_upscale.media.source import VideoInfo, is_cover, is_end
+from sa_upscale.media.source import VideoInfo, is_end, seek
 
+# What hardware decodes to the same pixels as any other decoder, by the standards.
+EXACT_IN_HARDWARE = ("h264", "hevc", "vp9", "av1")
 SEEK_MARGIN = 1  # s before --start: reordered frames of an earlier group may be shown after a later key frame
-LONGEST_LINE = 60  # s before --start from which on subtitles are looked for that are still on screen
-INTERLEAVE_MARGIN = 5  # s after the part's end within which the other streams' packets are still looked for
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,17 @@ class Frame:
     duration: int
 
 
-@dataclass(frozen=True)
-class Part:
-    """What to take of a video, in seconds from its start: from `start` up to `end` or for `duration`."""
-
-    start: float | None = None
-    end: float | None = None
-    duration: float | None = None
-
-    def __bool__(self) -> bool:
-        return (self.start, self.end, self.duration) != (None, None, None)
-
-
 class Reader:
     """Decodes one video.
 
     `part` is cut out, its first moment becoming time zero.  With `deinterlace` set, interlaced frames are made whole.
+    `hardware` is a kind of device to decode on, where it can and comes to the same pixels; `notices` says if not.
     After `events` has run out, `problems` holds one line for each way in which the file was not whole.
     """
 
-    def __init__(self, info: VideoInfo, part: Part | None = None, *, deinterlace: bool = False):
+    def __init__(
+        self, info: VideoInfo, part: Part | None = None, *, deinterlace: bool = False, hardware: str | None = None
+    ):
         self.info = info
         part = part or Part()
         self.trimmed = bool(part)
@@ -60,9 +51,13 @@ class Reader:
         self.last_duration = Fraction(0)  # s
         self._first: int | None = None
         self._last = 0
-        self.container = info.source.open()
+        self.container = info.source.open(hardware if info.codec in EXACT_IN_HARDWARE else None)
         self.stream = self.container.streams[info.index]
         self.stream.thread_type = "AUTO"  # the library's default decodes with slice threads only
+        self.notices: list[str] = []
+        if hardware is not None and not self.stream.codec_context.is_hwaccel:
+            self.notices.append(f"{info.codec} is decoded on the processor: {hardware} does not do it here")
+        self._zero = zero(info, part, self.stream)
         self._filter = Deinterlacer() if deinterlace else None
         self._damaged = 0
         self._bumped = 0
@@ -92,8 +87,8 @@ class Reader:
     def events(self, skip: int = 0) -> Iterator[Frame]:
         """Frames in order of presentation; of the first `skip` only the times."""
         if self.begin > self.info.origin:
-            _seek(self.container, self.stream, self.begin - SEEK_MARGIN)
-        info, offset = self.info, ticks(self.begin, self.stream) if self.trimmed else 0
+            seek(self.container, self.stream, self.begin - SEEK_MARGIN)
+        info = self.info
         for decoded in self._shown():
             self.frames += 1
             self._damaged += decoded.is_corrupt
@@ -102,7 +97,7 @@ class Reader:
             pixels = None
             if self.frames > skip:
                 pixels = to_rgb(decoded, info.width, info.height, info.depth, info.colour)
-            yield Frame(pixels, decoded.pts - offset, decoded.duration or 0)
+            yield Frame(pixels, decoded.pts - self._zero, decoded.duration or 0)
         if self._damaged:
             self.problems.append(f"{self._damaged} damaged part(s) of the video could not be decoded cleanly")
         if self._bumped:
@@ -143,8 +138,14 @@ class Reader:
 
     def _demux(self) -> Iterator[av.Packet]:
         """Packets to the end, or to where the file breaks off; the last one always empties the decoder."""
+        clock = SteadyClock(self.info)
+        # A cut is by the file's own clock, and one stream alone does not tell how that of the file goes.
+        wanted = () if clock.jumps and not self.trimmed else (self.stream,)
         try:
-            yield from self.container.demux(self.stream)
+            for packet in self.container.demux(*wanted):
+                placed = packet if wanted else clock.place(packet)
+                if packet.stream.index == self.info.index:
+                    yield placed
         except av.FFmpegError as error:
             self.problems.append(f"the file cannot be read to its end ({error.strerror})")
             flush = av.Packet()
@@ -201,94 +202,6 @@ class Reader:
         return None
 
 
-class Others:
-    """The streams of a file beside the video that is upscaled, and its chapters and metadata, cut to `part`."""
-
-    def __init__(self, info: VideoInfo, part: Part | None = None):
-        self.info = info
-        part = part or Part()
-        self._trimmed = bool(part)
-        self._begin, self._end = bounds(info, part)
-        self._container = None if info.source.pipe else info.source.open()
-
-    def __enter__(self) -> "Others":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._container is not None:
-            self._container.close()
-
-    @property
-    def video(self) -> av.video.stream.VideoStream | None:
-        """The stream that is upscaled, for what is said of it; None when it comes from a pipe."""
-        return None if self._container is None else self._container.streams[self.info.index]
-
-    @property
-    def streams(self) -> list[av.stream.Stream]:
-        """Every other stream."""
-        return [stream for stream in self._all() if stream.index != self.info.index]
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        return {} if self._container is None else self._container.metadata
-
-    @property
-    def clocks(self) -> list[int]:
-        """Ticks per second of every stream."""
-        return [stream.time_base.denominator for stream in self._all() if stream.time_base]
-
-    def chapters(self) -> list[dict]:
-        """The chapters, cut to the part that is read."""
-        kept = []
-        for chapter in [] if self._container is None else self._container.chapters():
-            base = chapter["time_base"]
-            start, end = chapter["start"], chapter["end"]
-            if self._trimmed:
-                first = math.floor(self._begin / base)
-                last = end if self._end is None else math.floor(self._end / base)
-                if end <= first or start >= last:
-                    continue
-                start, end = max(start, first) - first, min(end, last) - first
-            kept.append({**chapter, "start": start, "end": end})
-        return kept
-
-    def packets(self, indices: Iterable[int]) -> Iterator[av.Packet]:
-        """The packets of these streams as they lie in the file, their times those of the part; none after damage."""
-        indices = set(indices)
-        wanted = [stream for stream in self.streams if stream.index in indices]
-        if not wanted:
-            return
-        if self._begin > self.info.origin:
-            _seek(self._container, self.video, self._begin - LONGEST_LINE)
-        with suppress(av.FFmpegError):  # where the file breaks off; the Reader has said so
-            for packet in self._container.demux(wanted):
-                stamp = packet.dts if packet.pts is None else packet.pts
-                if None not in (self._end, stamp) and stamp * packet.time_base > self._end + INTERLEAVE_MARGIN:
-                    return
-                if packet.size and self._place(packet, stamp):
-                    yield packet
-
-    def _all(self) -> list[av.stream.Stream]:
-        return [] if self._container is None else list(self._container.streams)
-
-    def _place(self, packet: av.Packet, stamp: int | None) -> bool:
-        """Move a copied packet to the cut's own time; False where it lies outside the cut."""
-        if not self._trimmed or stamp is None or is_cover(packet.stream):
-            return True
-        begin, end = ticks(self._begin, packet.stream), ticks(self._end, packet.stream)
-        if end is not None and stamp >= end:
-            return False
-        if packet.stream.type == "subtitle" and packet.duration and stamp < begin < stamp + packet.duration:
-            # A line already on screen when the cut starts stays for the rest of its time.
-            packet.duration = stamp + packet.duration - begin
-            packet.pts = packet.dts = begin
-        elif stamp < begin:
-            return False
-        packet.pts = None if packet.pts is None else packet.pts - begin
-        packet.dts = None if packet.dts is None else packet.dts - begin
-        return True
-
-
 class Deinterlacer:
     """Makes frames whole that hold two moments in alternating rows; frames in and out are equally many.
 
@@ -327,42 +240,6 @@ class Deinterlacer:
                 whole.pts, whole.duration, whole.time_base = given.pts, given.duration, given.time_base
                 done.append(whole)
         return done
-
-
-def bounds(info: VideoInfo, part: Part) -> tuple[Fraction, Fraction | None]:
-    """The part's first moment and the one after its last (None: to the end), in seconds of the file's own clock."""
-    start = _seconds(part.start or 0, "--start", minimum=0)
-    if part.start and info.duration is not None and start >= info.duration:
-        raise UpscaleError(
-            f"{info.source}: --start {part.start:g} is at or after the end; it lasts {float(info.duration):.2f} s"
-        )
-    if part.end is not None and part.duration is not None:
-        raise UpscaleError("--end and --duration say the same thing twice; give one of them")
-    end = None if part.end is None else _seconds(part.end, "--end")
-    if part.duration is not None:
-        end = start + _seconds(part.duration, "--duration")
-    if end is not None and end <= start:
-        raise UpscaleError(f"--end {part.end:g}: give a time after --start")
-    return info.origin + start, None if end is None else info.origin + end
-
-
-def ticks(seconds: Fraction | None, stream: av.stream.Stream) -> int | None:
-    """The first moment of the stream's clock that is not before `seconds`."""
-    return None if seconds is None else math.ceil(seconds / stream.time_base)
-
-
-def _seconds(value: float, option: str, minimum: float | None = None) -> Fraction:
-    """A number of seconds as an exact fraction; a decimal number means what it says, 0.1 is one tenth."""
-    if not math.isfinite(value) or (value <= 0 if minimum is None else value < minimum):
-        raise UpscaleError(f"{option} {value:g}: give a number of seconds above zero")
-    return Fraction(value).limit_denominator(1_000_000)
-
-
-def _seek(container: av.container.InputContainer, stream: av.stream.Stream, seconds: Fraction) -> None:
-    # A container without an index cannot seek; reading from the start then gives the same frames, later.
-    start = Fraction(container.start_time or 0, av.time_base)
-    with suppress(av.FFmpegError):
-        container.seek(math.floor(max(seconds, start) / stream.time_base), stream=stream)
 
 
 def _bwdif(frame: av.VideoFrame) -> av.filter.Graph:

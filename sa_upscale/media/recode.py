@@ -50,6 +50,19 @@ class Copy:
         return []
 
 
+class Attached(Copy):
+    """A cover picture as the file that Matroska attaches, in place of a stream."""
+
+    def __init__(self, container: av.container.OutputContainer, stream: av.video.stream.VideoStream, picture: bytes):
+        kind = {"mjpeg": ("jpg", "image/jpeg")}.get(stream.codec_context.name, ("png", "image/png"))
+        name = stream.metadata.get("filename", f"cover.{kind[0]}")
+        super().__init__(container.add_attachment(name, stream.metadata.get("mimetype", kind[1]), picture))
+
+    def take(self, packet: av.Packet) -> list[av.Packet]:
+        """Nothing: the picture is in the file's header."""
+        return []
+
+
 class AudioRecoder(Copy):
     """Sound decoded and encoded anew."""
 
@@ -94,8 +107,10 @@ class SubtitleRecoder(Copy):
 
 def audio_recoder(container: av.container.OutputContainer, source: av.audio.stream.AudioStream) -> AudioRecoder | None:
     """A recoder into what the container takes; None where there is no decoder for the source's sound."""
-    if source.codec_context is None:
-        return None
+    if source.codec_context is None or not (
+        source.codec_context.sample_rate and source.codec_context.layout.nb_channels
+    ):
+        return None  # of a track that ends before its first sound, nothing is known
     codec = AUDIO[container.format.name]
     rate = OPUS_RATE if codec == "libopus" else source.codec_context.sample_rate
     stream = container.add_stream(codec, rate=rate)

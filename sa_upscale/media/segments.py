@@ -122,8 +122,13 @@ def configure(context: av.VideoCodecContext, info: VideoInfo, encoding: Encoding
     context.color_range = range_of(colour)
     if info.sample_aspect:
         context.sample_aspect_ratio = info.sample_aspect
-    if encoding.codec == "libx265" and encoding.container in ("mp4", "mov"):
-        context.codec_tag = "hvc1"  # the tag under which Apple's players accept HEVC
+    tag_for_players(context, encoding)
+
+
+def tag_for_players(context: av.VideoCodecContext, encoding: Encoding) -> None:
+    """Name the codec as Apple's players want HEVC to be named."""
+    if context.codec.canonical_name == "hevc" and encoding.container in ("mp4", "mov"):
+        context.codec_tag = "hvc1"
 
 
 def open_encoder(context: av.VideoCodecContext, encoding: Encoding, name: str) -> None:

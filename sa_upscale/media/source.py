@@ -1,6 +1,7 @@
 """What a video file is: where it comes from, how it is opened, what can be known of it before it is read through."""
 
 import io
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 import av
 import numpy as np
+from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
@@ -23,6 +25,13 @@ NUMBER = re.compile(r"%(0?\d*)d")
 
 BT709, BT470BG, SMPTE170M = 1, 5, 6  # values of AVColorSpace and AVColorPrimaries alike
 UNSPECIFIED_TAGS = (0, 2, 3)  # reserved, unspecified, reserved
+# Data of single pictures that no encoder here takes, by the names of the library.
+WITHIN_PICTURES = {
+    "A53_CC": "closed captions",
+    "DYNAMIC_HDR_PLUS": "HDR10+ data",
+    "DOVI_METADATA": "Dolby Vision data",
+    "DOVI_RPU_BUFFER": "Dolby Vision data",
+}
 LOOKED_AT = 8  # frames; films brought to a video rate have progressive ones between the interlaced
 
 
@@ -75,12 +84,15 @@ class Source:
         """Of numbered pictures, the first one's; 1 for a film."""
         return _first_number(self.path) if self.is_sequence else 1
 
-    def open(self) -> av.container.InputContainer:
-        """The opened container; UpscaleError, in one line, for what cannot be read as a video."""
+    def open(self, hardware: str | None = None) -> av.container.InputContainer:
+        """The opened container; UpscaleError, in one line, for what cannot be read as a video.
+
+        `hardware` is a kind of device to decode on; which of a container's streams it takes, their contexts say.
+        """
         if not self.is_sequence and self.pipe is None:
             _check_file(self.path)
         try:
-            container = self._open()
+            container = self._open(hardware)
         except PermissionError:
             raise UpscaleError(f"{self}: no permission to read it") from None
         except (av.FFmpegError, OSError):
@@ -96,7 +108,7 @@ class Source:
             raise UpscaleError(f"{self} is a still picture; use the image command")
         return container
 
-    def _open(self) -> av.container.InputContainer:
+    def _open(self, hardware: str | None) -> av.container.InputContainer:
         if self.pipe is not None:
             return av.open(self.pipe, format="yuv4mpegpipe")
         if self.is_sequence:
@@ -104,7 +116,7 @@ class Source:
             return av.open(address(self.path), format="image2", options=options)
         if self.path.suffix.lower() == ".webp":
             return av.open(_webp_as_matroska(self.path))
-        return av.open(address(self.path), metadata_errors="surrogateescape")
+        return av.open(address(self.path), metadata_errors="surrogateescape", hwaccel=_device(hardware))
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,7 @@ class VideoInfo:
 
     source: Source
     container: str
+    codec: str
     index: int
     width: int
     height: int
@@ -171,7 +184,7 @@ def probe(path: Path | Source) -> VideoInfo:
     source = path if isinstance(path, Source) else Source(path)
     with source.open() as container:
         stream = video_stream(container, source)
-        frames = _first_frames(container, stream)
+        frames = _first_frames(container, stream, source)
         if source.pipe is not None:
             source.pipe.rewind()
         if not frames:
@@ -188,6 +201,7 @@ def probe(path: Path | Source) -> VideoInfo:
         return VideoInfo(
             source=source,
             container=container.format.name,
+            codec=stream.codec_context.name,
             index=stream.index,
             width=frame.width,
             height=frame.height,
@@ -203,7 +217,7 @@ def probe(path: Path | Source) -> VideoInfo:
             interlaced=any(frame.interlaced_frame for frame in frames),
             sample_aspect=stream.sample_aspect_ratio or None,
             display_matrix=_display_matrix(frame),
-            notices=tuple(_source_notices(frame)),
+            notices=tuple(_source_notices(frame, stream)),
         )
 
 
@@ -232,9 +246,29 @@ def is_pattern(path: Path) -> bool:
     return NUMBER.search(path.name) is not None and not path.exists()
 
 
+def _device(kind: str | None) -> HWAccel | None:
+    """A device that decodes; None where there is none of this kind, and the processor has to."""
+    if kind not in hwdevices_available():
+        return None
+    device = HWAccel(kind, allow_software_fallback=True)
+    try:
+        av.CodecContext.create("h264", "r", hwaccel=device)
+    except (av.FFmpegError, OSError, NotImplementedError):
+        return None
+    return device
+
+
 def address(path: Path) -> str:
     """The path as libav takes it: a relative name such as "take:2.mp4" would be taken for a protocol."""
     return str(path.absolute())
+
+
+def seek(container: av.container.InputContainer, stream: av.stream.Stream, seconds: Fraction) -> None:
+    """Go to a key frame at or before this time of the stream's clock, or to the file's start."""
+    # A container without an index cannot seek; reading from the start then gives the same frames, later.
+    start = Fraction(container.start_time or 0, av.time_base)
+    with suppress(av.FFmpegError):
+        container.seek(math.floor(max(seconds, start) / stream.time_base), stream=stream)
 
 
 def _check_file(path: Path) -> None:
@@ -288,12 +322,16 @@ def _webp_as_matroska(path: Path) -> io.BytesIO:
     return film
 
 
-def _first_frames(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> list[av.VideoFrame]:
+def _first_frames(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, source: Source
+) -> list[av.VideoFrame]:
     frames = []
     with suppress(av.FFmpegError):
         for packet in container.demux(stream):
             if not packet.size and not is_end(packet):
                 continue
+            if packet.has_sidedata("encryption_info"):
+                raise UpscaleError(f"{source}: its video is encrypted; only its owner's player can show it")
             with suppress(av.FFmpegError):  # a damaged packet; a later one may be whole
                 frames += stream.decode(packet)
             if len(frames) >= LOOKED_AT:
@@ -326,10 +364,15 @@ def _source_colour(frame: av.VideoFrame, source: Source) -> Colour:
     return Colour(matrix, int(primaries), int(transfer), full_range)
 
 
-def _source_notices(frame: av.VideoFrame) -> Iterator[str]:
+def _source_notices(frame: av.VideoFrame, stream: av.video.stream.VideoStream) -> Iterator[str]:
     has_alpha = any(part.is_alpha for part in frame.format.components)
-    if has_alpha and frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255:
+    # VP8 and VP9 keep it beside the pictures, where the decoder does not look.
+    beside = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+    if beside or (has_alpha and frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255):
         yield "the video's transparency is not kept"
+    lost = {what for data in frame.side_data if (what := WITHIN_PICTURES.get(data.type.name))}
+    for what in sorted(lost):
+        yield f"the video's {what}, which lie within its pictures, are not kept"
 
 
 def _mastering(frame: av.VideoFrame) -> Mastering | None:

@@ -12,10 +12,11 @@ from typing import BinaryIO
 import av
 
 from sa_upscale.media.encoding import PIPE, SEQUENCE, Encoding
-from sa_upscale.media.reader import Others
-from sa_upscale.media.recode import Copy, audio_recoder, subtitle_recoder
-from sa_upscale.media.segments import Chunk, configure, open_encoder, write_errors
-from sa_upscale.media.source import Source, VideoInfo, address, video_stream
+from sa_upscale.media.mastering import add_stream
+from sa_upscale.media.others import Others
+from sa_upscale.media.recode import Attached, Copy, audio_recoder, subtitle_recoder
+from sa_upscale.media.segments import Chunk, write_errors
+from sa_upscale.media.source import Source, VideoInfo, address, is_cover, video_stream
 
 # Written afresh by the muxer, or wrong once the pictures have another size.
 STALE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
@@ -38,8 +39,8 @@ class Writer:
     """Writes encoded pictures and copied streams into one new file; every stream that fits the container is in it.
 
     A stream that the container cannot hold is put into another form if it is sound or text, and left out otherwise;
-    `notices` says which.  Raises UpscaleError when the encoder refuses the settings.  `close` finishes the file;
-    `abandon` lets go of it as it is.
+    `notices` says which.  `tag` says in the file's metadata what made it.  Raises UpscaleError when the encoder refuses
+    the settings.  `close` finishes the file; `abandon` lets go of it as it is.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Writer:
         *,
         name: str,
         audio: bool = True,
+        tag: str | None = None,
     ):
         self.name = name  # what messages call the file
         self.notices: list[str] = []
@@ -66,9 +68,8 @@ class Writer:
             )
             self._stream = self._add_video(others)
             self._add_others(others, audio)
-            self._container.metadata.update(_lasting(others.metadata))
+            self._container.metadata.update(_metadata(encoding, others, tag))
             self._container.set_chapters(others.chapters())
-        open_encoder(self._stream.codec_context, encoding, name)
         with write_errors(name):
             self._container.start_encoding()
 
@@ -118,10 +119,8 @@ class Writer:
             self._container.close()
 
     def _add_video(self, others: Others) -> av.video.stream.VideoStream:
-        info, encoding = self._info, self._encoding
-        stream = self._container.add_stream(encoding.codec, rate=info.rate or 25)
-        configure(stream.codec_context, info, encoding)
-        stream.time_base = info.time_base
+        info = self._info
+        stream = add_stream(self._container, info, self._encoding, self.name)
         if info.display_matrix is not None:
             stream.set_display_matrix(info.display_matrix)
         if others.video is not None:
@@ -136,6 +135,9 @@ class Writer:
             return
         for stream in others.streams:
             if (stream.type == "audio" and not audio) or _made_by_muxer(stream, others, self._encoding.container):
+                continue
+            if is_cover(stream) and self._encoding.container == "matroska":
+                self._copies[stream.index] = Attached(self._container, stream, others.cover(stream))
                 continue
             copy = self._copy_of(stream)
             if copy is not None:
@@ -227,7 +229,25 @@ def _container_options(encoding: Encoding, others: Others, info: VideoInfo) -> d
     clock = math.lcm(info.time_base.denominator, *others.clocks)
     if clock > FINEST_CLOCK:
         clock = info.time_base.denominator
-    return {"movflags": "+faststart", "movie_timescale": str(max(1000, clock))}
+    flags = "+faststart+use_metadata_tags" if _has_own_keys(others.metadata) else "+faststart"
+    return {"movflags": flags, "movie_timescale": str(max(1000, clock))}
+
+
+def _metadata(encoding: Encoding, others: Others, tag: str | None) -> dict[str, str]:
+    """The source's, and what made the file, where the container has a place for it that was the user's in no case."""
+    metadata = _lasting(others.metadata)
+    if tag is None:
+        return metadata
+    if encoding.container in ("matroska", "webm") or _has_own_keys(metadata):
+        return {**metadata, "upscaled_with": tag}
+    if encoding.container == "mp4":
+        return {**metadata, "encoding_tool": tag}
+    return {"comment": tag, **metadata}
+
+
+def _has_own_keys(metadata: dict[str, str]) -> bool:
+    """Whether a phone's maker gave the file keys beyond the common ones, such as com.apple.quicktime.model."""
+    return any(key.startswith("com.") for key in metadata)
 
 
 def _made_by_muxer(stream: av.stream.Stream, others: Others, container: str) -> bool:

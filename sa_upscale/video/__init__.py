@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +28,7 @@ import numpy as np
 from sa_upscale import __version__, media
 from sa_upscale.errors import UpscaleError
 from sa_upscale.functional import scenes
-from sa_upscale.journal import Journal
+from sa_upscale.journal import Journal, alone
 from sa_upscale.video import pipeline
 from sa_upscale.video.segments import Segments, Stream, length_for
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LARGEST_SIDE = 4096  # pixels; what most players and their hardware decoders take
 SCALES = (1, 8)
+RELATIVES = (".3gp", ".3g2", ".f4v", ".qt")  # of MP4
 ANIMATIONS = (".gif", ".webp", ".png", ".y4m")
 
 
@@ -47,6 +48,8 @@ class Options:
     `part` is what to take of it, `encode` how the result is encoded.  `threshold` is the difference at which a new shot
     begins (`scenes.cuts`), None for clips of one shot.  With `preview`, the left half of every picture shows the middle
     of the source, the right half the middle of the result.  `resume` goes on with an earlier run that was killed.
+    `hardware` is a kind of device to decode on where it can, "cuda" or "videotoolbox"; `tag` is written into the file's
+    metadata to say what made it.
     """
 
     part: media.Part = field(default_factory=media.Part)
@@ -56,6 +59,8 @@ class Options:
     audio: bool = True
     preview: bool = False
     resume: bool = True
+    hardware: str | None = None
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def target_for(source: media.Source, output: Path | None, scale: float, *, previ
     stem, folder = (path.absolute().parent.name, path.parent.parent) if source.is_sequence else (path.stem, path.parent)
     suffix = path.suffix
     if suffix.lower() not in media.CONTAINERS:
-        suffix = ".mp4" if source.is_sequence or suffix.lower() in ANIMATIONS else ".mkv"
+        suffix = ".mp4" if source.is_sequence or suffix.lower() in (*ANIMATIONS, *RELATIVES) else ".mkv"
     ending = "preview" if preview else f"x{scale:.4g}"
     return (folder if output is None else output) / f"{stem}_{ending}{suffix}"
 
@@ -237,6 +242,13 @@ class Job:
 
 def _to_file(job: Job) -> VideoResult:
     work = job.target.with_name(f".{job.target.name.replace('%', '')}.work")
+    with ExitStack() as held:
+        with media.write_errors(job.name):
+            held.enter_context(alone(work, job.name))
+        return _in_folder(job, work)
+
+
+def _in_folder(job: Job, work: Path) -> VideoResult:
     with media.write_errors(job.name):
         length = length_for(job.info)
         journal = Journal(work, _about(job, length), resume=job.options.resume)
@@ -257,7 +269,7 @@ def _to_file(job: Job) -> VideoResult:
         if job.elsewhere:
             reader, watch = job.elsewhere.render(job, segments, length)
         else:
-            with media.Reader(job.info, job.options.part, deinterlace=deinterlaces(job.info, job.options)) as reader:
+            with _reader(job) as reader:
                 watch = _run(job, reader, segments)
         segments.close()
         with watch("write"):
@@ -281,7 +293,7 @@ def _to_pipe(job: Job) -> VideoResult:
         notices = [*_known_notices(job), *writer.notices]
         for notice in notices:
             job.on_notice(notice)
-        with media.Reader(job.info, job.options.part, deinterlace=deinterlaces(job.info, job.options)) as reader:
+        with _reader(job) as reader:
             try:
                 watch = _run(job, reader, Stream(writer, media.Encoder(job.info, job.encoding, job.name)))
             except pipeline.Interrupted as interrupted:
@@ -292,6 +304,14 @@ def _to_pipe(job: Job) -> VideoResult:
     written = media.Tally(reader.frames, Fraction(0), Fraction(0), reader.length)
     result = _result(job, reader, written, 0, notices)
     return dataclasses.replace(result, seconds=watch.seconds)
+
+
+def _reader(job: Job) -> media.Reader:
+    deinterlace, hardware = deinterlaces(job.info, job.options), job.options.hardware
+    reader = media.Reader(job.info, job.options.part, deinterlace=deinterlace, hardware=hardware)
+    for notice in reader.notices:
+        job.on_notice(notice)
+    return reader
 
 
 def _run(job: Job, reader: media.Reader, sink: Segments | Stream) -> pipeline.Stopwatch:
@@ -445,7 +465,8 @@ def _assemble(job: Job, work: Path, segments: Segments, reader: media.Reader, no
 
 
 def _writer(job: Job, part: Path, others: media.Others) -> media.Writer:
-    return media.Writer(part, job.info, others, job.encoding, name=job.name, audio=job.options.audio)
+    audio, tag = job.options.audio, job.options.tag
+    return media.Writer(part, job.info, others, job.encoding, name=job.name, audio=audio, tag=tag)
 
 
 def _part(job: Job, work: Path) -> Path:

@@ -5,6 +5,8 @@ Bounded channels between them keep the memory small, whatever the clip's length,
 
 import dataclasses
 import itertools
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from sa_upscale.engine import Engine
 
 CHANNEL_FRAMES = 4  # enough to ride out an uneven frame or two; a 4K frame in 16 bits is 50 MB
+NICENESS = 10  # of the codecs' threads
 WAKE_UP = 0.5  # s; a wait without a limit would not see Ctrl-C on Windows
 CONTEXT = 2 + scenes.FLASH + 1  # frames before one whose windows and cuts depend on them
 
@@ -250,6 +253,7 @@ class Worker:
         self._thread.start()
 
     def _run(self) -> None:
+        _stand_back()
         try:
             self._work()
         except Stopped:
@@ -263,3 +267,12 @@ class Worker:
         """Wait until the work is done or given up."""
         while self._thread.is_alive():
             self._thread.join(WAKE_UP)
+
+
+def _stand_back() -> None:
+    """Let the network go first on the processor: what this thread, and those that a codec starts from it, do can wait.
+
+    A network's threads wait for each other, so one that is held up holds up all.
+    """
+    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
