@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "sa_upscale"
 LAYERS = [
     {"cli", "__main__", "api"},
+    {"cluster"},
     {"upscale", "video", "train", "evaluate", "compare", "publish", "doctor", "maps", "export"},
     {"config", "checkpoints", "images", "media", "journal", "record", "report", "engine", "data", "degrade"},
     {"models", "losses", "metrics"},

@@ -1,0 +1,233 @@
+"""What every worker needs to begin with, and what it tells of itself."""
+
+import contextlib
+import hashlib
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sa_upscale import __version__
+from sa_upscale.cluster import claims
+from sa_upscale.cluster.pool import Crew, Seat, Worker
+from sa_upscale.errors import UpscaleError
+
+ENGINES = ("processes", "ray")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the work is done: `engine` is one of `ENGINES`, `address` that of a Ray cluster, `devices` as in
+    `parse_devices`, each None unless asked for."""
+
+    engine: str | None = None
+    address: str | None = None
+    devices: str | None = None
+
+    def __bool__(self) -> bool:
+        return (self.engine, self.address, self.devices) != (None, None, None)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint's file, with its bytes for machines that do not have it."""
+
+    path: str
+    sha256: str
+    content: bytes | None
+
+    @classmethod
+    def of(cls, model: str, *, travel: bool) -> "Weights | None":
+        """Those of a model that is given as a file; None for a name, which every machine can look up itself."""
+        from sa_upscale import checkpoints
+
+        known = checkpoints.entries()
+        if model in known or any(entry.family == model for entry in known.values()):
+            own = checkpoints.user_folder() / (known[model].file or "") if model in known else None
+            if own is None or not own.is_file():
+                return None
+            path = own
+        else:
+            path = checkpoints.path(model)
+        content = path.read_bytes()
+        return cls(str(path.absolute()), hashlib.sha256(content).hexdigest(), content if travel else None)
+
+    def here(self) -> str:
+        """Where the file is on this machine; fetched from the driver and verified where it was not."""
+        path = Path(self.path)
+        if self._is_at(path):
+            return str(path)
+        if self.content is None or hashlib.sha256(self.content).hexdigest() != self.sha256:
+            raise UpscaleError(f"{socket.gethostname()}: {path} is not the checkpoint that the run began with")
+        place = Path(tempfile.gettempdir()) / f"sa-upscale-{os.getuid() if hasattr(os, 'getuid') else ''}"
+        place.mkdir(mode=0o700, exist_ok=True)
+        kept = place / f"{self.sha256}{path.suffix}"
+        if not self._is_at(kept):
+            partial = place / f"{self.sha256}.{os.getpid()}.part"
+            partial.write_bytes(self.content)
+            os.replace(partial, kept)
+        return str(kept)
+
+    def _is_at(self, path: Path) -> bool:
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How workers load and run their networks.
+
+    `options` are those of `upscale.Networks`.  `claim` (file, token) is what each must see, None where results do not
+    go to a folder.
+    """
+
+    model: str
+    options: dict[str, object]
+    weights: Weights | None = None
+    claim: tuple[str, str] | None = None
+
+
+@dataclass
+class Place:
+    """Where a worker is: what it runs on, with how many threads, and what it has loaded there."""
+
+    setup: Setup
+    device: str | None
+    threads: int
+    notices: list[str] = field(default_factory=list)
+    loaded: dict[str, str] = field(default_factory=dict)
+
+    def networks(self, **more) -> dict:
+        """The keywords for `upscale.Networks`; also sets the number of threads and checks the output folder."""
+        import cv2
+        import torch
+
+        if self.setup.claim:
+            claims.check(Path(self.setup.claim[0]), self.setup.claim[1])
+        torch.set_num_threads(self.threads)
+        cv2.setNumThreads(self.threads)
+        return {
+            **self.setup.options,
+            **more,
+            "device": self.device,
+            "on_notice": self.notices.append,
+            "load": self._load,
+        }
+
+    @property
+    def model(self) -> str:
+        return self.setup.weights.here() if self.setup.weights else self.setup.model
+
+    def facts(self) -> dict[str, object]:
+        """What the driver holds the workers against each other by."""
+        import av
+
+        libraries = {name: list(version) for name, version in av.library_versions.items()}
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": __version__,
+            "libraries": libraries,
+            "checkpoints": sorted(self.loaded.values()),
+        }
+
+    def told(self) -> list[str]:
+        """The lines for the user since the last time."""
+        lines, self.notices[:] = list(self.notices), []
+        return lines
+
+    def _load(self, name: str, *arguments, **options):
+        from sa_upscale import checkpoints
+
+        checkpoint = checkpoints.load(name, *arguments, **options)
+        self.loaded[checkpoint.name] = checkpoint.sha256
+        return checkpoint
+
+
+class Admission:
+    """Lets workers in that fit to the first: the same version, the same networks."""
+
+    def __init__(self, *also: str):
+        self._keys = {"version": "sa-upscale", "checkpoints": "the checkpoint", **{key: key for key in also}}
+        self.first: dict[str, object] | None = None
+
+    def __call__(self, facts: dict[str, object]) -> None:
+        """Raise `UpscaleError` for a worker that would give other results."""
+        expected = {"version": __version__} if self.first is None else self.first
+        for key, what in self._keys.items():
+            if key in expected and facts.get(key) != expected[key]:
+                other = "here" if self.first is None else f"on {self.first['host']}"
+                raise UpscaleError(
+                    f"{facts['host']} has another {what} ({_shown(facts.get(key))}) than there is {other} "
+                    f"({_shown(expected[key])}); bring all machines to the same"
+                )
+        if self.first is None:
+            self.first = facts
+
+
+def parse_devices(text: str | None) -> list[str]:
+    """The devices of a list such as "cuda:0,cuda:1,cpu" or "2*cpu"; none for None."""
+    devices: list[str] = []
+    for part in text.split(",") if text else []:
+        count, _, device = part.strip().rpartition("*")
+        if not device or (count and not (count.isdecimal() and 1 <= int(count) <= 4096)):
+            raise UpscaleError(f"--devices {text}: give devices with commas, such as cuda:0,cuda:1,cpu or 2*cpu")
+        devices += [device] * int(count or 1)
+    return devices
+
+
+def crew_for(where: Where, factory: Callable[..., Worker], setup: Setup) -> Crew:
+    """The workers that are made by `factory(setup, device, threads)`, one for each device.
+
+    Raises `UpscaleError` for an engine or a device that is not there.
+    """
+    devices = parse_devices(where.devices)
+    if where.engine == "ray":
+        from sa_upscale.cluster import rays
+
+        cluster = rays.Cluster(where.address)
+        with _closing_on_error(cluster):
+            seats, resources, threads = rays.seats_for(devices, cluster.nodes())
+            # A GPU of Ray's is the only one that its actor sees.
+            kinds = ["cuda" if need["gpus"] else "cpu" for need in resources]
+            given = [(setup, *own) for own in zip(kinds, threads, strict=True)]
+            return rays.Actors(cluster, seats, factory, given, resources)
+    if where.address:
+        raise UpscaleError("--address is that of a Ray cluster; give --engine ray with it")
+    from sa_upscale.cluster import processes
+
+    devices = devices or [None]
+    threads = max(1, _cores() // len(devices))
+    mixed = any(device != "cpu" for device in devices)
+    names = [device or "this machine" for device in devices]
+    seats = [
+        Seat(
+            at, f"{name} {names[: at + 1].count(name)}" if names.count(name) > 1 else name, slow=mixed and name == "cpu"
+        )
+        for at, name in enumerate(names)
+    ]
+    return processes.Processes(seats, factory, [(setup, device, threads) for device in devices])
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _closing_on_error(cluster):
+    try:
+        yield
+    except BaseException:
+        cluster.close()
+        raise
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(part)[:12] for part in value) or "none"
+    return str(value)
