@@ -48,6 +48,11 @@ class Fit(enum.StrEnum):
     CROP = "crop"
 
 
+class ClusterEngine(enum.StrEnum):
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
 class BitDepth(enum.StrEnum):
     EIGHT = "8"
     SIXTEEN = "16"
@@ -102,6 +107,15 @@ def _scale(text: str | float) -> float:
     return scale
 
 
+def _shard(text: str | tuple) -> tuple[int, int]:
+    from sa_upscale.cluster import shards
+
+    try:
+        return shards.parse(text) if isinstance(text, str) else text
+    except UpscaleError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def _version(asked: bool) -> None:
     if not asked:
         return
@@ -138,6 +152,18 @@ PrecisionOption = Annotated[
 ]
 TileOption = Annotated[
     int | None, typer.Option(min=16, help="Side of the tiles in source pixels; chosen from free memory by default.")
+]
+EngineOption = Annotated[
+    ClusterEngine | None,
+    typer.Option(help="Work over several devices: processes of this machine, or a Ray cluster.", show_default=False),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="auto|HOST:PORT", help="The Ray cluster; by default this machine's, or one begun now."),
+]
+DevicesOption = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="A worker on each, such as cuda:0,cuda:1,cpu or 2*cpu; with Ray 8*cuda."),
 ]
 ObjectiveOption = Annotated[
     str | None,
@@ -231,6 +257,13 @@ def image(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell sizes, and predict time and memory from a calibration.")
     ] = False,
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    devices: DevicesOption = None,
+    shard: Annotated[
+        tuple | None,
+        typer.Option(parser=_shard, metavar="I/N", help="Do only part I of N, for batch arrays; balanced by pixels."),
+    ] = None,
     json_lines: JsonOption = False,
 ) -> None:
     """Upscale pictures.
@@ -245,9 +278,13 @@ def image(
     written = upscale.Output(
         format=format, quality=quality, lossless=lossless or None, depth=bit_depth and DEPTHS[bit_depth], strip=strip
     )
-    jobs = upscale.plan_jobs(
+    where = _where(engine, address, devices, device)
+    far = any("://" in name for name in (*inputs, output or ""))
+    jobs = _planner(far)(
         inputs, output, size=size, suffix=suffix, format=format, recursive=recursive, on_notice=say.notice
     )
+    if shard:
+        jobs = _part_of(jobs, shard)
     if retry:
         jobs = upscale.report.failed(retry, jobs)
     most = round(max_pixels * 1e6)
@@ -259,22 +296,37 @@ def image(
 
     with say.progress() as progress:
         running = _running(device, precision, tile, say, progress)
-        upscaler = upscale.Upscaler(
-            model, size, strength=strength, denoise=denoise, tta=tta, match_color=match_color, **running
-        )
+        effects = {"strength": strength, "denoise": denoise, "tta": tta, "match_color": match_color}
+        elsewhere = (where or far) and not dry_run
+        upscaler = None if elsewhere else upscale.Upscaler(model, size, **effects, **running)
         if dry_run:
             _foretell(upscale.forecast.forecasts(jobs, upscaler, written, most), say)
             return
         try:
-            upscale.run_jobs(
-                jobs,
-                upscaler,
-                written,
-                skip_existing=skip_existing,
-                max_pixels=most,
-                on_progress=progress,
-                on_result=finished,
-            )
+            if elsewhere:
+                from sa_upscale.cluster import pictures
+
+                pictures.run(
+                    where,
+                    jobs,
+                    model,
+                    pictures.Order(size, written, skip_existing, most),
+                    effects | {"precision": precision, "tile": tile},
+                    shard=shard,
+                    on_progress=lambda done, total, seats: progress(done, total, workers=_workers(seats)),
+                    on_result=finished,
+                    on_notice=say.notice,
+                )
+            else:
+                upscale.run_jobs(
+                    jobs,
+                    upscaler,
+                    written,
+                    skip_existing=skip_existing,
+                    max_pixels=most,
+                    on_progress=progress,
+                    on_result=finished,
+                )
         finally:
             if report:
                 asked = {"model": model, "size": dataclasses.asdict(size), "output": dataclasses.asdict(written)}
@@ -282,6 +334,36 @@ def image(
     failed = _summary(results, say)
     if failed:
         raise typer.Exit(1)
+
+
+def _where(engine: ClusterEngine | None, address: str | None, devices: str | None, device: str | None):
+    """Where a command is to do its work; false for this process."""
+    from sa_upscale.cluster.setup import Where
+
+    where = Where(engine and engine.value, address, devices)
+    if where and device:
+        raise typer.BadParameter("--device is that of one process; with --engine or several give --devices")
+    return where
+
+
+def _planner(far: bool) -> Callable:
+    """What plans the jobs of `image`, `far` where an input or the output is an address."""
+    if not far:
+        from sa_upscale.upscale import plan_jobs
+    else:
+        from sa_upscale.cluster.places import plan_jobs
+    return plan_jobs
+
+
+def _part_of(jobs: list, shard: tuple[int, int]) -> list:
+    from sa_upscale.cluster import pictures, shards
+
+    return shards.share(jobs, pictures.weights(jobs), *shard)
+
+
+def _workers(seats) -> list[dict]:
+    """How the workers stand, for the progress."""
+    return [{"name": seat.name, "state": seat.state.value, "at": seat.label, "done": seat.done} for seat in seats]
 
 
 def _summary(results: list, say: "_Voice") -> int:
@@ -383,6 +465,10 @@ def video(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on with an earlier run of this command that was ended.")
     ] = True,
+    hardware: Annotated[
+        bool, typer.Option("--hw-decode/--no-hw-decode", help="Decode where the network runs, if that is a GPU.")
+    ] = True,
+    tag: Annotated[bool, typer.Option("--tag/--no-tag", help="Say in the file's metadata what made it.")] = True,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     tile: TileOption = None,
@@ -423,10 +509,13 @@ def video(
         audio=audio,
         preview=preview is not None,
         resume=resume,
+        tag=_made_by(model, enlarged) if tag else None,
     )
     with say.progress() as progress:
         running = _running(device, precision, tile, say, progress)
         engines = upscale.load_engines(model, enlarged, kind="video", **running)
+        if hardware:
+            chosen = dataclasses.replace(chosen, hardware=video.DECODERS.get(engines[0].device.type))
         try:
             result = video.upscale_file(
                 info,
@@ -442,6 +531,14 @@ def video(
     say.clip(result)
     if not result.complete:
         raise typer.Exit(1)
+
+
+def _made_by(model: str, scale: float) -> str:
+    """What a finished video says of itself: tool, version, checkpoint, scale."""
+    from sa_upscale import checkpoints
+
+    name = Path(model).name if Path(model).is_file() else checkpoints.select(model, scale, "video").name
+    return f"sa-upscale {__version__}, {name}, x{scale:.4g}"
 
 
 def _box(text: str) -> tuple[int, int]:
@@ -1055,10 +1152,17 @@ def _bar() -> Iterator[Callable]:
     task = bar.add_task("", total=None)
     began = time.monotonic()
 
-    def draw(done, total, label="", **_facts) -> None:
+    lines: dict[int, int] = {}
+
+    def draw(done, total, label="", workers=(), **_facts) -> None:
         if not bar.live.is_started and time.monotonic() - began >= 1:
             bar.start()
-        bar.update(task, completed=done, total=total, description=label)
+        bar.update(task, completed=done, total=total, description=label or f"{len(workers)} workers" * bool(workers))
+        for number, worker in enumerate(workers):
+            if number not in lines:
+                lines[number] = bar.add_task("", total=None)
+            at = worker["at"] or worker["state"]
+            bar.update(lines[number], description=f"  {worker['name']}  {worker['done']} done  {at}")
 
     try:
         yield draw

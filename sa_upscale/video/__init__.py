@@ -35,6 +35,7 @@ from sa_upscale.video.segments import Segments, Stream, length_for
 if TYPE_CHECKING:
     from sa_upscale.engine import Engine
 
+DECODERS = {"cuda": "cuda", "mps": "videotoolbox"}  # by the network's kind of device, what decodes there
 LARGEST_SIDE = 4096  # pixels; what most players and their hardware decoders take
 SCALES = (1, 8)
 RELATIVES = (".3gp", ".3g2", ".f4v", ".qt")  # of MP4
