@@ -69,10 +69,10 @@ def test_only_rows_that_are_needed_are_held():
 
 def test_memory_that_runs_out_before_the_first_band_means_smaller_tiles(network):
     class Hungry(Engine):
-        def _forward(self, job, precision, tile):
+        def _forward(self, job, tile):
             if tile.shape[-1] > 40:
                 raise MemoryError
-            return super()._forward(job, precision, tile)
+            return super()._forward(job, tile)
 
     notices = []
     engine = Hungry(network, device="cpu", precision="fp32", tile=64, on_notice=notices.append)
@@ -86,11 +86,11 @@ def test_memory_that_runs_out_later_is_said(network):
     class Tired(Engine):
         tiles = 0
 
-        def _forward(self, job, precision, tile):
+        def _forward(self, job, tile):
             self.tiles += 1
             if self.tiles > 8:
                 raise MemoryError
-            return super()._forward(job, precision, tile)
+            return super()._forward(job, tile)
 
     engine = Tired(network, device="cpu", precision="fp32", tile=16)
     with pytest.raises(UpscaleError, match="in the middle"):

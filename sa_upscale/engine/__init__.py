@@ -1,0 +1,439 @@
+"""Runs a network over pictures of any size: device, number type, tiles, what to do when memory runs out."""
+
+import collections
+import copy
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from sa_upscale.engine.devices import (
+    DTYPES,
+    PROBE,
+    WIDER,
+    find_device,
+    free_memory,
+    is_out_of_memory,
+    precisions,
+    values_per_pixel,
+)
+from sa_upscale.engine.pixels import COLOUR_REACH, WHITE, Rows, pad, round_up, to_tensor, with_low_frequencies
+from sa_upscale.engine.tiles import Span, Strip, overlap, spans
+from sa_upscale.errors import UpscaleError
+
+# What a tile adds to the picture, in LR pixels a side, its overlap not counted.  On a CPU the feature maps
+# of a larger one fall out of the caches: measured on Compact, two cores with 32 MB, 300×300 with the
+# overlap is the best in fp32 and within a tenth of the best in bf16.
+DEFAULT_TILE = {"cpu": 256, "cuda": 512, "mps": 256}
+SMALLEST_TILE = 16
+MOST_AT_ONCE = 8  # frames; more gain nothing, and each waits for the last
+
+Progress = Callable[[int, int], None]
+Cut = Callable[[Span], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One frame made ready by `Engine.prepare`; `tensor` is None for networks that take one frame at a time."""
+
+    frame: np.ndarray
+    tensor: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture to run: how to cut tiles `(1, …, h, w)` of it, and how a network makes `(1, C, h·scale, …)` of one.
+
+    `row` takes the rows of a row of tiles and gives what cuts its tiles out.  The result has `channels` and the type
+    `dtype`, and `scale` times the size.
+    """
+
+    height: int  # as given
+    width: int
+    padded_height: int  # as the network takes it
+    padded_width: int
+    row: Callable[[Span], Cut]
+    forward: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    channels: int
+    dtype: np.dtype
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row of tiles: what cuts them out, and where they go."""
+
+    cut: Cut
+    strip: Strip
+
+
+class Engine:
+    """Runs `model` on `device` in tiles.
+
+    `device`: "cpu", "cuda", "cuda:N" or "mps"; None takes the first there is of cuda, mps, cpu.
+    `precision`: "fp32", "bf16" or "fp16"; None takes what the device is fast at (`precisions`), except that
+    pictures deeper than 8 bits avoid bf16, whose eight bits would show as bands.
+    `tile`: LR pixels a side that each tile adds to the picture; None chooses by the free memory.
+    `tta`: take the mean of the eight ways to turn and mirror what the network is given, at eight times the work.
+    `match_color`: give the result of pictures the low frequencies of the source.
+    `on_notice`: called with a line for the user when the engine had to change course.
+
+    Raises `UpscaleError` for a device that is not there or a precision it cannot do.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        device: str | None = None,
+        precision: str | None = None,
+        tile: int | None = None,
+        tta: bool = False,
+        match_color: bool = False,
+        on_notice: Callable[[str], None] | None = None,
+    ):
+        if tile is not None and tile < 1:
+            raise UpscaleError(f"a tile of {tile} pixels is not possible; give 1 or more, or leave it out")
+        self.device = find_device(device)
+        able = precisions(self.device)
+        if precision is not None and precision not in able:
+            raise UpscaleError(f"{self.device} cannot run in {precision}; it can in {', '.join(able)}")
+        self.precision = precision or able[0]
+        self.scale, self.window = model.scale, model.window
+        self._able = able
+        self._deep = precision or next(name for name in able if name != "bf16")
+        self._source = copy.deepcopy(model).eval().requires_grad_(False)
+        self._networks: dict[str, nn.Module] = {}
+        self._overlap, self._seam = overlap(model)
+        self._tta, self._match_color = tta, match_color
+        if match_color:
+            self._overlap += round_up(2 * COLOUR_REACH, model.multiple)
+        self._tile = tile
+        self._on_notice = on_notice
+        self._noticed: set[str] = set()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that decides the result: the network's weights, the type it runs in, the device, the tiles."""
+        digest = hashlib.sha256(f"{type(self._source).__name__} {self._source.parameters_dict}".encode())
+        choices = (self.precision, self._deep, self.device.type, self._tile, self._tta, self._match_color)
+        digest.update(" ".join(map(str, choices)).encode())
+        for name, values in self._source.state_dict().items():
+            digest.update(name.encode() + values.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def run(self, image: np.ndarray, *, on_progress: Progress | None = None) -> np.ndarray:
+        """Upscale `(H, W, C)` uint8, uint16 or float32 in [0, 1], C 1 or 3, to `(H·scale, W·scale, C)` of that type.
+
+        Grey goes through a colour network as three equal channels, of whose result the mean is taken.
+        `on_progress` gets LR pixels done and in all; it starts again when memory ran out.  Raises `UpscaleError`
+        when memory does not suffice for the smallest tile, when the network gives no finite numbers, and for
+        networks that take several frames; `ValueError` for other arrays.
+        """
+        if self.window != 1:
+            raise UpscaleError(f"this network takes {self.window} frames of a video; choose one for images")
+        self._check(image)
+        picture = pad(image, self._source.multiple)
+
+        def row(rows: Span) -> Cut:
+            band = picture[rows.start : rows.stop]
+            return lambda columns: self._tensor(band[:, columns.start : columns.stop])
+
+        job = Job(*image.shape[:2], *picture.shape[:2], row, nn.Module.__call__, image.shape[2], image.dtype)
+        return self._run(job, on_progress)
+
+    def frames_at_once(self, frame: np.ndarray) -> int:
+        """How many frames of a video `run_batch` may be given: on a GPU as many as a tile has room for, else one."""
+        if self.window != 1 or self.device.type == "cpu":
+            return 1
+        return max(1, min(MOST_AT_ONCE, DEFAULT_TILE[self.device.type] ** 2 // (frame.shape[0] * frame.shape[1])))
+
+    def run_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As `run`, for colour pictures of one size and type that go through the network together."""
+        if len({(image.shape, image.dtype) for image in images}) != 1:
+            raise ValueError("the pictures of one batch differ in size or type")
+        height, width, channels = images[0].shape
+        self._check(images[0])
+        pictures = [pad(image, self._source.multiple) for image in images]
+
+        def row(rows: Span) -> Cut:
+            def cut(columns: Span) -> torch.Tensor:
+                parts = [self._tensor(p[rows.start : rows.stop, columns.start : columns.stop]) for p in pictures]
+                return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+
+            return cut
+
+        # The result is made as that of one picture of many channels.
+        together = channels * len(images)
+        job = Job(height, width, *pictures[0].shape[:2], row, nn.Module.__call__, together, images[0].dtype)
+        made = self._run(job, None)
+        return [np.ascontiguousarray(made[..., at : at + channels]) for at in range(0, together, channels)]
+
+    def run_rows(
+        self, bands: Iterable[np.ndarray], height: int, *, on_progress: Progress | None = None
+    ) -> Iterator[np.ndarray]:
+        """As `run`, for a picture of `height` rows that comes and goes in bands `(rows, W, C)` and is never held whole.
+
+        When memory runs out after the first band of the result, there is no way back: that raises `UpscaleError`.
+        """
+        source, multiple = Rows(bands), self._source.multiple
+        width, channels = source.shape
+        self._check(np.empty((1, width, channels), source.dtype))
+
+        def row(rows: Span) -> Cut:
+            band = source.between(rows.start, min(rows.stop, height))
+            more = ((0, rows.stop - rows.start - len(band)), (0, round_up(width, multiple) - width), (0, 0))
+            if any(after for _, after in more):
+                band = np.pad(band, more, mode="reflect")
+            return lambda columns: self._tensor(band[:, columns.start : columns.stop])
+
+        padded = (round_up(height, multiple), round_up(width, multiple))
+        job = Job(height, width, *padded, row, nn.Module.__call__, channels, source.dtype)
+        yield from self._run_bands(job, on_progress)
+
+    def prepare(self, frame: np.ndarray) -> Prepared:
+        """Make one video frame, an array as for `run`, ready to be passed to `run_prepared` as often as needed.
+
+        What the network computes from each frame alone is computed here, once; it stays on the device.
+        """
+        self._check(frame)
+        if self.window == 1:
+            return Prepared(frame, None)
+        try:
+            with torch.inference_mode():
+                tensor = self._tensor(pad(frame, self._source.multiple))
+                if hasattr(self._source, "prepare"):
+                    tensor = self._source.prepare(tensor)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UpscaleError(f"not enough memory on {self.device} to hold the frames of this video") from None
+        # Five frames are held at once: half as many bytes where the network rounds further anyway.  Never bf16.
+        return Prepared(frame, tensor if self._precision_for(frame) == "fp32" else tensor.half())
+
+    def run_prepared(self, frames: list[Prepared], *, on_progress: Progress | None = None) -> np.ndarray:
+        """Upscale the middle one of `window` prepared frames; result and errors as for `run`."""
+        if len(frames) != self.window:
+            raise ValueError(f"this network takes {self.window} frames, not {len(frames)}")
+        middle = frames[self.window // 2].frame
+        if self.window == 1:
+            return self.run(middle, on_progress=on_progress)
+        if len({(prepared.frame.shape, prepared.frame.dtype) for prepared in frames}) != 1:
+            raise ValueError("the frames of one window differ in size or type")
+        has_entry = hasattr(self._source, "prepare")
+        padded_height, padded_width = (round_up(side, self._source.multiple) for side in middle.shape[:2])
+        # Prepared frames may already stand at the size of the result.
+        ratio = frames[0].tensor.shape[-1] // padded_width
+
+        def row(rows: Span) -> Cut:
+            bands = [prepared.tensor[..., rows.start * ratio : rows.stop * ratio, :] for prepared in frames]
+            return lambda columns: torch.stack(
+                [band[..., columns.start * ratio : columns.stop * ratio] for band in bands], dim=1
+            ).float()
+
+        def forward(network: nn.Module, tile: torch.Tensor) -> torch.Tensor:
+            return network.from_prepared(tile) if has_entry else network(tile)
+
+        job = Job(*middle.shape[:2], padded_height, padded_width, row, forward, middle.shape[2], middle.dtype)
+        return self._run(job, on_progress)
+
+    def _run(self, job: Job, on_progress: Progress | None) -> np.ndarray:
+        """Run the job, in ever smaller tiles as long as memory runs out."""
+        output = self._output(job)
+        for tile in self._tiles(job):
+            try:
+                collections.deque(self._bands(job, tile, on_progress, output), maxlen=0)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                break
+        return output
+
+    def _run_bands(self, job: Job, on_progress: Progress | None) -> Iterator[np.ndarray]:
+        """The result of the job in bands of rows; tiles are made smaller only as long as none has been given."""
+        given = False
+        for tile in self._tiles(job):
+            try:
+                for band in self._bands(job, tile, on_progress):
+                    given = True
+                    yield band
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if given:
+                    raise UpscaleError(f"memory ran out on {self.device} in the middle; choose smaller tiles") from None
+            else:
+                break
+
+    def _tiles(self, job: Job) -> Iterator[int]:
+        """Sizes of tiles to try, each smaller than the last, which memory did not suffice for."""
+        tile = self._tile or self._choose_tile(job)
+        while True:
+            yield tile
+            # Out here the exception is gone, and with it the hold of its traceback on the tensors.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            tile = min(tile, max(job.height, job.width)) // 2
+            if tile < SMALLEST_TILE:
+                raise UpscaleError(
+                    f"not enough memory on {self.device} even for the smallest tiles; close other programs or choose "
+                    "a smaller network"
+                )
+            self._tile = tile
+            self._notice("memory", f"not enough memory on {self.device}; going on in smaller tiles")
+
+    def _bands(
+        self, job: Job, tile: int, on_progress: Progress | None, output: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """The result band by band, one for each row of tiles: rows of `output` where it is given, else new arrays."""
+        plan = (self._overlap, self._seam, self._source.multiple, self.scale)
+        rows = spans(job.height, job.padded_height, tile, *plan)
+        columns = spans(job.width, job.padded_width, tile, *plan)
+        tiles, pixels = len(rows) * len(columns), job.height * job.width
+        # A GPU is given the next row of tiles before the last one is awaited, so that it never waits itself.
+        ahead = 0 if self.device.type == "cpu" else 1
+        begun: collections.deque[Work] = collections.deque()
+        above: list[torch.Tensor] = []
+        for number, row in enumerate(rows):
+            stop = row.end - row.fall
+            if output is None:
+                into = np.empty((stop - row.begin, job.width * self.scale, job.channels), job.dtype)
+            else:
+                into = output[row.begin : stop]
+            begun.append(Work(job.row(row), Strip(row, above, into)))
+
+            def report(done: int, before: int = number * len(columns)) -> None:
+                if on_progress:
+                    on_progress(pixels * (before + done) // tiles, pixels)
+
+            self._begin(job, begun[-1], columns, report)
+            above = begun[-1].strip.below
+            if len(begun) > ahead:
+                yield self._end(job, begun, columns)
+        while begun:
+            yield self._end(job, begun, columns)
+
+    @torch.inference_mode()
+    def _begin(self, job: Job, work: Work, columns: list[Span], report: Callable[[int], None] | None = None) -> None:
+        """Give the device all tiles of a row."""
+        row = work.strip.row
+        work.strip.begin()
+        for number, column in enumerate(columns, start=1):
+            tile = work.cut(column)
+            sr = self._forward(job, tile).flatten(0, 1)
+            bounds = torch.stack((*sr.aminmax(), tile.mean()))
+            top, left = row.start * self.scale, column.start * self.scale
+            part = sr[:, row.begin - top : row.end - top, column.begin - left : column.end - left].permute(1, 2, 0)
+            work.strip.add(column, part.mean(dim=2, keepdim=True) if job.channels == 1 else part, bounds)
+            if report:
+                report(number)
+        work.strip.close()
+
+    @torch.inference_mode()
+    def _end(self, job: Job, begun: collections.deque[Work], columns: list[Span]) -> np.ndarray:
+        """Await the first row of tiles begun; a faulty one is run again in a wider type, and all that follow it."""
+        while self._widened(job, begun[0].strip.finish()):
+            for work in begun:
+                self._begin(job, work, columns)
+        return begun.popleft().strip.output
+
+    def _widened(self, job: Job, tiles: list[list[float]]) -> bool:
+        """Whether tiles of these bounds have to be run again, in the wider type that is now chosen.
+
+        Raises `UpscaleError` when there is none and the result is no picture.
+        """
+        faults = [_fault(*bounds) for bounds in tiles]
+        precision = self._precision_for(job)
+        if not any(faults):
+            return False
+        wider = next((name for name in WIDER[precision] if name in self._able), None)
+        if wider is None:
+            if "broken" in faults:
+                raise UpscaleError("the picture holds values that are no numbers; repair or convert it first")
+            if "non-finite" in faults:
+                raise UpscaleError("the network gives values that are no numbers; its file is damaged or badly trained")
+            return False  # black in the widest type too: it is what the network makes of this tile
+        fault = "non-finite" if {"broken", "non-finite"} & set(faults) else "black"
+        self._notice("precision", f"{precision} gave {fault} output; going on in {wider}")
+        del self._networks[precision]
+        self.precision = self._deep = wider
+        return True
+
+    def _forward(self, job: Job, tile: torch.Tensor) -> torch.Tensor:
+        network = self._network(self._precision_for(job))
+        if self._tta:
+            turned = [(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
+            sr = sum(_turned_back(job.forward(network, _turned(tile, *way)).float(), *way) for way in turned) / 8
+        else:
+            sr = job.forward(network, tile).float()
+        # Windows of frames have no one source of their colours.
+        return with_low_frequencies(sr, tile) if self._match_color and self.window == 1 else sr
+
+    def _precision_for(self, image: np.ndarray | Job) -> str:
+        return self.precision if image.dtype == np.uint8 else self._deep
+
+    def _network(self, precision: str) -> nn.Module:
+        """The network on the device in one type; made on first use, always from the full-precision original."""
+        if precision not in self._networks:
+            network = copy.deepcopy(self._source)
+            self._networks[precision] = network.to(self.device, DTYPES[precision], memory_format=torch.channels_last)
+        return self._networks[precision]
+
+    def _tensor(self, pixels: np.ndarray) -> torch.Tensor:
+        return to_tensor(pixels, self._source.channels, self.device)
+
+    def _check(self, image: np.ndarray) -> None:
+        if image.ndim != 3 or 0 in image.shape or image.dtype not in WHITE:
+            raise ValueError(f"not a picture (H, W, C) of uint8, uint16 or float32: {image.shape} {image.dtype}")
+        if image.shape[2] not in (1, self._source.channels):
+            raise ValueError(f"the network takes {self._source.channels} channels, not {image.shape[2]}")
+
+    def _output(self, job: Job) -> np.ndarray:
+        height, width = job.height * self.scale, job.width * self.scale
+        try:
+            return np.empty((height, width, job.channels), job.dtype)
+        except MemoryError:
+            pixels = f"{width}×{height}"
+            raise UpscaleError(f"not enough memory for a picture of {pixels} pixels; choose a lower scale") from None
+
+    def _choose_tile(self, job: Job) -> int:
+        """The default tile of the device, or as much of it as half the free memory holds."""
+        tile = DEFAULT_TILE[self.device.type]
+        if max(job.height, job.width) <= PROBE:
+            return tile
+        itemsize = DTYPES[self._precision_for(job)].itemsize
+        side = math.isqrt(free_memory(self.device) // 2 // (values_per_pixel(self._source) * itemsize))
+        return max(SMALLEST_TILE, min(tile, side - self._overlap))
+
+    def _notice(self, kind: str, text: str) -> None:
+        if self._on_notice and kind not in self._noticed:
+            self._on_notice(text)
+        self._noticed.add(kind)
+
+
+def _turned(tile: torch.Tensor, turns: int, mirrored: bool) -> torch.Tensor:
+    turned = torch.rot90(tile, turns, (-2, -1))
+    return turned.flip(-1) if mirrored else turned
+
+
+def _turned_back(sr: torch.Tensor, turns: int, mirrored: bool) -> torch.Tensor:
+    return torch.rot90(sr.flip(-1) if mirrored else sr, -turns, (-2, -1))
+
+
+def _fault(low: float, high: float, light: float) -> str | None:
+    """What is wrong with a result of these bounds, made of a tile of this mean; None when nothing is.
+
+    "broken": the tile itself has values that are no numbers; "non-finite": the result has; "black" where the
+    tile is not.
+    """
+    if not math.isfinite(light):
+        return "broken"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "non-finite"
+    # Half a step of 8 bits: nothing of the picture is left.  A tile as dark as two steps may be night.
+    return "black" if high < 0.5 / 255 and light > 2 / 255 else None
