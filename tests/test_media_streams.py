@@ -279,3 +279,37 @@ def test_a_folder_is_free_again_after_a_run(tmp_path):
 def test_phone_clips_become_mp4(tmp_path):
     for name in ("clip.3gp", "clip.f4v"):
         assert video.target_for(media.Source(tmp_path / name), None, 2).name == "clip_x2.mp4"
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".h264", ".mkv"])
+def test_a_cut_is_exact_whatever_the_file_knows_of_its_key_frames(tmp_path, suffix):
+    colours = [(20 + 3 * at, 120, 90) for at in range(72)]
+    clip = Clip(colours, time_base=Fraction(1, 90000), options={"g": "30", "bf": "2", "x264-params": "scenecut=0"})
+    info = media.probe(make(tmp_path / f"clip{suffix}", clip))
+    with media.Reader(info) as reader:
+        whole = [(frame.pts * info.time_base, frame.pixels.tobytes()) for frame in reader.events()]
+    with media.Reader(info, media.Part(start=1.5, duration=0.5)) as reader:
+        cut = [frame.pixels.tobytes() for frame in reader.events()]
+        begin = 1.5 if suffix == ".ts" else reader.begin
+    assert cut == [pixels for at, pixels in whole if begin <= at < begin + Fraction(1, 2)]
+    assert len(cut) == 12
+
+
+def test_surround_sound_goes_into_webm(tmp_path):
+    source = tmp_path / "clip.mkv"
+    with av.open(str(source), "w") as container:
+        video_stream = container.add_stream("libx264", rate=24, width=64, height=48)
+        video_stream.pix_fmt = "yuv420p"
+        sound = container.add_stream("ac3", rate=48000)
+        sound.codec_context.layout = "5.1(side)"
+        for at in range(4):
+            container.mux(video_stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 * at, np.uint8))))
+        for at in range(4):
+            frame = av.AudioFrame.from_ndarray(np.zeros((6, 1536), np.float32), format="fltp", layout="5.1(side)")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, at * 1536, Fraction(1, 48000)
+            container.mux(sound.encode(frame))
+        container.mux(video_stream.encode(None))
+        container.mux(sound.encode(None))
+    result = upscale(source, tmp_path / "out.webm", options={"cpu-used": "8", "deadline": "realtime"})
+    with av.open(str(result.target)) as container:
+        assert container.streams.audio[0].codec_context.layout.nb_channels == 6

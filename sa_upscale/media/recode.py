@@ -12,6 +12,9 @@ SUBTITLES = {"webm": "webvtt", "mp4": "mov_text", "mov": "mov_text", "matroska":
 BIT_RATE = 96_000  # a channel; transparent for either codec
 OPUS_RATE = 48_000  # Hz; the only one libopus takes of those that are common
 
+# Reference: RFC 7845, 5.1.1.2.
+OPUS_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
 # An ASS header of one style: what libav's text encoders want to be told of the text they get.
 ASS_HEADER = b"""[Script Info]
 ScriptType: v4.00+
@@ -114,8 +117,12 @@ def audio_recoder(container: av.container.OutputContainer, source: av.audio.stre
     codec = AUDIO[container.format.name]
     rate = OPUS_RATE if codec == "libopus" else source.codec_context.sample_rate
     stream = container.add_stream(codec, rate=rate)
-    stream.codec_context.layout = source.codec_context.layout
-    stream.codec_context.bit_rate = BIT_RATE * source.codec_context.layout.nb_channels
+    channels = source.codec_context.layout.nb_channels
+    # Opus knows one arrangement for each number of channels; where the surround speakers stand is not said.
+    stream.codec_context.layout = (
+        OPUS_LAYOUTS.get(channels, "stereo") if codec == "libopus" else source.codec_context.layout
+    )
+    stream.codec_context.bit_rate = BIT_RATE * channels
     return AudioRecoder(stream, source)
 
 

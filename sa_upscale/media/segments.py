@@ -152,7 +152,7 @@ def write_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UpscaleError(
                 f"{name}: no space left on the disk; free some, and the same command goes on from here"
             ) from None

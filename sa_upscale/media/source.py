@@ -32,6 +32,7 @@ WITHIN_PICTURES = {
     "DOVI_METADATA": "Dolby Vision data",
     "DOVI_RPU_BUFFER": "Dolby Vision data",
 }
+LOOK_BACK, BEFORE_START = (0, 2, 8, 32, 128), 10  # s
 LOOKED_AT = 8  # frames; films brought to a video rate have progressive ones between the interlaced
 
 
@@ -263,12 +264,36 @@ def address(path: Path) -> str:
     return str(path.absolute())
 
 
-def seek(container: av.container.InputContainer, stream: av.stream.Stream, seconds: Fraction) -> None:
-    """Go to a key frame at or before this time of the stream's clock, or to the file's start."""
-    # A container without an index cannot seek; reading from the start then gives the same frames, later.
+def seek(container: av.container.InputContainer, stream: av.video.stream.VideoStream, seconds: Fraction) -> None:
+    """Go to a key frame at or before this time of the stream's clock, or to the file's start.
+
+    Transport streams have no index, and where a seek in them ends the next key frame may come too late: so it is looked
+    at, and if need be searched for further back.  What cannot seek at all is left where it is.
+    """
+    if av.format.Flags.no_timestamps & av.format.Flags(container.format.flags):
+        return
     start = Fraction(container.start_time or 0, av.time_base)
-    with suppress(av.FFmpegError):
-        container.seek(math.floor(max(seconds, start) / stream.time_base), stream=stream)
+    for back in LOOK_BACK:
+        aim = seconds - back
+        if aim <= start:
+            break
+        if not _go(container, stream, aim):
+            return
+        key = next((packet.pts for packet in container.demux(stream) if packet.is_keyframe and packet.size), None)
+        if key is not None and key * stream.time_base <= seconds:
+            _go(container, stream, aim)
+            return
+    # Before the start: a seek to it may end behind the first key frame.
+    if not _go(container, stream, start - BEFORE_START):
+        _go(container, stream, start)
+
+
+def _go(container: av.container.InputContainer, stream: av.video.stream.VideoStream, seconds: Fraction) -> bool:
+    try:
+        container.seek(math.floor(seconds / stream.time_base), stream=stream)
+    except av.FFmpegError:
+        return False
+    return True
 
 
 def _check_file(path: Path) -> None:
