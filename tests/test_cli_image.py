@@ -1,5 +1,6 @@
 """The `image` command as its users run it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sa_upscale import cli, images
+from sa_upscale import __version__, cli, images
 from sa_upscale.models.compact import Compact
 from tests.conftest import ROOT
 from tests.pictures import exif_block
@@ -130,6 +131,39 @@ def test_a_dry_run_writes_nothing(run, photo, network):
     assert told["in.jpg"]["seconds"] > 0
     assert "text file" in told["bad.png"]["error"]
     assert sorted(file.name for file in folder.iterdir()) == ["bad.png", "in.jpg"]
+
+
+def test_results_say_what_made_them_unless_told_not_to(run, photo, network):
+    run("image", photo, "-x2", "--model", network)
+    exif = Image.open(photo.parent / "in_x2.jpg").getexif()
+    assert exif[305] == f"sa-upscale {__version__}, x2.safetensors, x2"
+    assert exif[271] == "Maker"
+    for option in ("--no-tag", "--strip"):
+        run("image", photo, "-x2", option, "--model", network)
+        assert 305 not in Image.open(photo.parent / "in_x2.jpg").getexif()
+
+
+def test_a_preview_is_one_part_and_can_be_compared(run, photo, network):
+    done = run("image", photo, "-x2", "--preview", "2,1,6,5", "--compare", photo.parent / "c.html", "--model", network)
+    assert b"in_x2_preview.jpg  12x10" in done.stdout
+    page = (photo.parent / "c.html").read_text()
+    assert "in_x2_preview.jpg" in page
+    assert "6×5, enlarged by bicubic" in page
+    assert b"reaches out" in run("image", photo, "-x2", "--preview", "9,1,6,5", "--model", network, code=1).stderr
+    assert "--compare" in one_line(run("image", photo, photo.parent, "-x2", "--compare", "c.html", code=2))
+
+
+def test_the_hint_is_for_people_and_told_once(run, photo, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    command = ["image", photo, "-x2", "-o", tmp_path / "out.png"]
+    assert run(*command).stderr == b""
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(cli._Voice, "progress", lambda _voice: contextlib.nullcontext(lambda *_, **__: None))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert run(*command, "--json").stderr == b""
+    assert run(*command).stderr.count(b"models fetch") == 1
+    assert run(*command).stderr == b""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")

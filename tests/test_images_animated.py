@@ -8,7 +8,6 @@ import tifffile
 from PIL import Image
 
 from sa_upscale import images
-from sa_upscale.errors import UpscaleError
 from sa_upscale.images import Picture, opened, write_frames
 from tests.pictures import pillow_bytes, png_chunk, random_samples, tiff_bytes
 
@@ -96,13 +95,6 @@ def test_delta_frames_are_read_whole():
     assert time == 70
 
 
-def test_a_still_for_other_programs_is_no_frame():
-    frames = [Image.new("RGB", (9, 9), colour) for colour in ("white", "red", "blue")]
-    data = pillow_bytes(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True, duration=50)
-    found = opened(data)
-    assert [tuple(picture.pixels[0, 0]) for picture, _ in found.play()] == [(255, 0, 0), (0, 0, 255)]
-
-
 def test_an_apng_that_promises_more_frames_than_it_has():
     data = animation("png")
     at = data.index(b"acTL") - 4
@@ -110,15 +102,6 @@ def test_an_apng_that_promises_more_frames_than_it_has():
     found = opened(lying)
     assert found.frames == 1
     assert found.read().width == 24
-
-
-def test_deep_frames_stay_deep_in_apng():
-    frames = [(Picture(random_samples("uint16", 5, 6, 3, seed=seed)), 100.0) for seed in range(2)]
-    stream = io.BytesIO()
-    write_frames(stream, frames, 2, 0, format="png")
-    with Image.open(io.BytesIO(stream.getvalue())) as image:
-        assert image.n_frames == 2
-    assert np.array_equal(images.png._pixels(images.png._chunks(stream.getvalue()))[0], frames[0][0].pixels)
 
 
 def test_deep_frames_are_reduced_where_animations_hold_less():
@@ -155,9 +138,28 @@ def test_a_format_of_single_pictures_gets_the_first_with_a_line():
     assert np.array_equal(images.read(stream.getvalue()).pixels, frames[0][0].pixels)
 
 
-def test_a_cut_animation_is_refused():
-    data = tiff_bytes(np.zeros((2, 40, 50), np.uint8), photometric="minisblack")
-    assert opened(data).frames == 2
-    for cut in (animation("png"), animation("gif")):
-        with pytest.raises(UpscaleError):
-            list(opened(cut[: len(cut) // 2]).play())
+@pytest.mark.parametrize("key", ["png", "gif", "tiff"])
+def test_of_a_cut_animation_the_whole_frames_are_kept_and_said(key):
+    if key == "tiff":
+        data = tiff_bytes(np.zeros((3, 40, 50), np.uint8), photometric="minisblack", metadata=None)
+        pages = tifffile.TiffFile(io.BytesIO(data)).pages
+        cut = bytearray(data)
+        # The last page's strip is said to lie past the end.
+        at = pages[2].tags[273].offset + 8
+        cut[at : at + 4] = (len(data)).to_bytes(4, "little")
+    else:
+        data = animation(key, alpha=False)
+        cut = data[: data.rindex({"png": b"fdAT", "gif": b","}[key]) + 20]
+    found = opened(bytes(cut))
+    frames = [picture for picture, _ in found.play()]
+    assert 1 <= len(frames) < 3
+    assert any("could be read" in note or "left out" in note for note in found.notes)
+
+
+def test_a_frame_larger_than_the_picture_is_cut_to_it():
+    data = bytearray(animation("gif", alpha=False))
+    at = data.rindex(b"," + bytes(4) + bytes((24, 0, 20, 0)))
+    data[at + 1] = 10  # its left side
+    shown = [picture for picture, _ in opened(bytes(data)).play()]
+    assert [picture.pixels.shape for picture in shown] == [(20, 24, 3)] * 3
+    assert tuple(shown[2].pixels[0, 12]) == COLOURS[2]

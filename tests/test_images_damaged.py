@@ -104,7 +104,7 @@ def test_a_cut_file_is_refused_or_whole(kind):
 def test_a_changed_byte_in_png_pixels_is_noticed():
     data = bytearray(encoded(Picture(random_samples("uint16", 40, 50, 3)), "png"))
     data[len(data) // 2] ^= 1
-    with pytest.raises(UpscaleError, match="checksum"):
+    with pytest.raises(UpscaleError, match=r"data check|invalid"):
         read(bytes(data))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sa_upscale import images
 from sa_upscale.engine import Engine
-from sa_upscale.images import Picture, png, tiff
+from sa_upscale.images import Picture, png, tiffwriting
 from sa_upscale.models.compact import Compact
 from sa_upscale.upscale import Output, Size, large, work
 from tests.pictures import SRGB, encoded, exif_block, pillow_bytes, random_samples, tiff_bytes
@@ -126,7 +126,7 @@ def test_bands_of_a_tiff_are_its_rows(options, depth):
 
 
 def test_a_result_above_four_gigabytes_is_a_big_tiff(monkeypatch):
-    monkeypatch.setattr(tiff, "_LARGEST_CLASSIC", 1000)
+    monkeypatch.setattr(tiffwriting, "_LARGEST_CLASSIC", 1000)
     stream = io.BytesIO()
     bands = [np.full((8, 20, 3), value, np.uint8) for value in range(5)]
     images.write_rows(stream, images.blank(40, 20, 3, "uint8", False), bands, format="tiff")

@@ -79,3 +79,10 @@ def test_networks_are_loaded_once_for_all_scales(siblings):
     (first,) = networks.for_scale(1.5)
     assert networks.for_scale(4) == [first, first]
     assert first.run(np.zeros((3, 4, 3), np.uint8)).shape == (6, 8, 3)
+
+
+def test_a_result_names_the_checkpoints_in_their_order(siblings, tmp_path):
+    networks = Networks("sharp", device="cpu", precision="fp32")
+    assert (networks.names(2), networks.names(4), networks.names(0.5)) == (["sharp-x2"], ["sharp-x2"], [])
+    file = tmp_path / "soft-x2.safetensors"
+    assert Networks(file, device="cpu", precision="fp32").names(3) == ["soft-x2.safetensors"]

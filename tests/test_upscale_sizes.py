@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sa_upscale.errors import UpscaleError
 from sa_upscale.images import Picture, read, write
-from sa_upscale.upscale import FITS, Size, image_file, work
+from sa_upscale.upscale import FITS, Size, Upscaler, image_file, work
 from tests.test_upscale import Nearest, noise
 
 
@@ -106,3 +106,39 @@ def test_a_larger_source_is_reduced_and_that_is_said(tmp_path):
 def test_image_file_takes_a_scale(tmp_path):
     write(tmp_path / "in.png", Picture(noise(4, 5, 1)))
     assert image_file(tmp_path / "in.png", tmp_path / "out.png", [Nearest(2)], scale=1.5).width == 8
+
+
+# --- previews ------------------------------------------------------------------------------------------------------
+
+
+@given(
+    source=st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    at=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
+    share=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    scale=st.sampled_from([1, 1.5, 2, 3.3, 4]),
+)
+def test_a_part_lies_within_what_is_enlarged_for_it(source, at, share, scale):
+    left, top = (int(side * place) for side, place in zip(source, at, strict=True))
+    across, down = (
+        max(1, int((side - start) * part)) for side, start, part in zip(source, (left, top), share, strict=True)
+    )
+    target = Size(scale, part=(left, top, across, down)).of(*source)
+    assert target.kept == (max(1, round(across * scale)), max(1, round(down * scale)))
+    assert 0 <= target.box[0] < target.box[2] <= target.width
+    assert 0 <= target.box[1] < target.box[3] <= target.height
+
+
+def test_a_part_is_enlarged_as_in_the_whole(tmp_path):
+    write(tmp_path / "in.png", Picture(noise(200, 300, 3)))
+    results = {}
+    for name, part in (("whole", None), ("part", (120, 70, 40, 30))):
+        upscaler = Upscaler("compact-x2", Size(2, part=part), device="cpu", precision="fp32")
+        upscaler.image_file(tmp_path / "in.png", tmp_path / f"{name}.png")
+        results[name] = read(tmp_path / f"{name}.png").pixels.astype(int)
+    assert np.abs(results["part"] - results["whole"][140:200, 240:320]).max() <= 1
+
+
+@pytest.mark.parametrize("part", [(0, 0, 11, 5), (9, 0, 2, 5), (0, 0, 0, 5)])
+def test_a_part_outside_is_refused(part):
+    with pytest.raises(UpscaleError, match="reaches out of the 10x10 pixels"):
+        Size(2, part=part).of(10, 10)

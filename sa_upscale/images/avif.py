@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from PIL import AvifImagePlugin
 
-from sa_upscale.images import pillow
+from sa_upscale.images import opencv, pillow
 from sa_upscale.images.exif import carry_exif
 from sa_upscale.images.picture import Picture
-from sa_upscale.images.source import Arrays, Damaged, Source, library
+from sa_upscale.images.source import Source, library
 
 _DEEPEST = 12  # bits
 
@@ -26,15 +26,16 @@ def opened(data: bytes) -> Source:
         frames = image.n_frames
     source = Source(
         *image.size,
-        lambda: pillow.arrays(image) if bits == 8 or frames > 1 else _deep(data, bits),
+        lambda: pillow.arrays(image) if bits == 8 or frames > 1 else opencv.arrays(data, "uint16", bits=bits),
         frames=frames,
-        play=lambda: pillow.frames(image),
+        play=lambda: pillow.frames(image, frames),
         icc=image.info.get("icc_profile"),
-        xmp=image.info.get("xmp"),
     )
     if bits > 8 and frames > 1:
         source.notes.append(f"its frames of {bits} bits a channel are read as 8")
     carry_exif(source, image.info.get("exif"))
+    # After that, as it does not tell how the picture stands; a box in the file does.
+    source.xmp = image.info.get("xmp")
     return source
 
 
@@ -45,17 +46,6 @@ def _bits(data: bytes) -> int:
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
-def _deep(data: bytes, bits: int) -> Arrays:
-    with library():
-        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    if array is None or array.dtype != np.uint16:
-        raise Damaged("its pixels cannot be decoded")
-    array = np.rint(np.atleast_3d(array) * np.float32(65535 / (2**bits - 1))).astype(np.uint16)
-    if array.shape[2] == 1:
-        return array, None
-    return array[..., 2::-1], array[..., 3] if array.shape[2] == 4 else None
-
-
 def encode(file: BinaryIO, picture: Picture) -> None:
     if picture.pixels.dtype == np.uint16:
         _encode_deep(file, picture)
@@ -64,25 +54,15 @@ def encode(file: BinaryIO, picture: Picture) -> None:
 
 
 def _encode_deep(file: BinaryIO, picture: Picture) -> None:
-    colours = np.broadcast_to(picture.pixels[..., ::-1], (picture.height, picture.width, 3))
-    samples = colours if picture.alpha is None else np.dstack((colours, picture.alpha))
-    samples = np.rint(samples * np.float32((2**_DEEPEST - 1) / 65535)).astype(np.uint16)
+    samples = opencv.rescaled(opencv.coloured(picture), (2**_DEEPEST - 1) / 65535)
     blocks = {
         cv2.IMAGE_METADATA_ICCP: picture.icc,
         cv2.IMAGE_METADATA_EXIF: picture.exif,
         cv2.IMAGE_METADATA_XMP: picture.xmp,
     }
-    carried = {kind: np.frombuffer(block, np.uint8) for kind, block in blocks.items() if block}
-    settings = [
-        cv2.IMWRITE_AVIF_DEPTH,
-        _DEEPEST,
-        cv2.IMWRITE_AVIF_QUALITY,
-        100 if picture.lossless else picture.quality,
-    ]
-    done, encoded = cv2.imencodeWithMetadata(".avif", samples, list(carried), list(carried.values()), settings)
-    if not done:
-        raise OSError("OpenCV could not encode it")
-    file.write(encoded)
+    quality = 100 if picture.lossless else picture.quality
+    settings = [cv2.IMWRITE_AVIF_DEPTH, _DEEPEST, cv2.IMWRITE_AVIF_QUALITY, quality]
+    opencv.save(file, samples, ".avif", settings, blocks)
 
 
 def encode_frames(file: BinaryIO, shown: Iterator[tuple[Picture, float]], count: int, loop: int) -> None:

@@ -14,9 +14,9 @@ from sa_upscale.images.source import Damaged, unpack
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 # What a directory tells of the picture, not of the way its pixels are stored in this file.
 _BRANCHES = (EXIF_IFD, GPS_IFD)
-_DESCRIPTIVE = frozenset((270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096), *_BRANCHES))
+_DESCRIPTIVE = frozenset((11, 270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096), *_BRANCHES))
 _KIND_BYTES = dict(enumerate((0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4))) | {16: 8, 17: 8, 18: 8}
-_INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 18: "Q"}
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,18 @@ def _layout(big: bool) -> tuple[str, str, str, int]:
 
 
 def directory(data: bytes, offset: int, order: str, big: bool = False) -> tuple[list[Field], int]:
-    """The fields of the directory at `offset` and where its pointer to the next one stands; bad fields are skipped."""
+    """The fields of the directory at `offset` and where its pointer to the next one stands.
+
+    Bad fields are skipped, and so are those past the end of a block that was cut short.
+    """
     head, entry, pointer, inline = _layout(big)
     (count,) = unpack(order + head, data, offset)
     at, step = offset + struct.calcsize(order + head), struct.calcsize(order + entry) + inline
-    if count > 0xFFFF or at + count * step > len(data):
+    fitting = min(count, (len(data) - at) // step)
+    if count > 0xFFFF or (count and not fitting):
         raise Damaged("a directory reaches past the end")
     fields = []
-    for _ in range(count):
+    for _ in range(fitting):
         tag, kind, values = unpack(order + entry, data, at)
         length = values * _KIND_BYTES.get(kind, 0)
         start = at + step - inline
@@ -62,7 +66,7 @@ def directory(data: bytes, offset: int, order: str, big: bool = False) -> tuple[
         if length and start + length <= len(data):
             fields.append(Field(tag, kind, values, bytes(data[start : start + length]), at))
         at += step
-    return fields, at
+    return fields, at if fitting == count else len(data)
 
 
 def number(found: Field, order: str) -> int:

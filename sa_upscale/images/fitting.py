@@ -7,7 +7,15 @@ from types import ModuleType
 import numpy as np
 
 from sa_upscale.images.colour import profile_space
-from sa_upscale.images.exif import EXIF_HEIGHT, EXIF_WIDTH, X_RESOLUTION, edited_exif, edited_xmp, exif_fields
+from sa_upscale.images.exif import (
+    EXIF_HEIGHT,
+    EXIF_WIDTH,
+    X_RESOLUTION,
+    edited_exif,
+    edited_xmp,
+    exif_fields,
+    signed_exif,
+)
 from sa_upscale.images.picture import Picture, converted, row_bands, top
 
 
@@ -34,6 +42,8 @@ class Format:
     frame_depths: tuple[str, ...] | None = None  # of animations, where they hold less
     streams: bool = False  # whether `encode` takes bands of rows
     largest_block: int | None = None  # bytes of one EXIF or XMP block
+    texts: bool = False  # by name, as PNG has them
+    comment: bool = False
 
 
 def held_depth(known: Format, depth: str) -> tuple[str, list[str]]:
@@ -61,6 +71,10 @@ def fitted(picture: Picture, known: Format, wanted: str | None = None) -> tuple[
     icc, exif, xmp = _fitted_metadata(picture, known, lost)
     if picture.dpi and not known.dpi and not (exif and _has_resolution(exif)):
         lost.append(f"{known.name} holds no resolution (dpi)")
+    if picture.texts and not known.texts:
+        lost.append(f"{known.name} holds no texts by name (author, description …)")
+    if picture.comment and not known.comment:
+        lost.append(f"{known.name} holds no comment")
     if picture.colour_chunks and known.name != "PNG" and not _is_srgb(picture.colour_chunks):
         lost.append(f"{known.name} holds no gamma or primaries: colours may look different")
     return replace(picture, pixels=pixels, alpha=alpha, icc=icc, exif=exif, xmp=xmp), lost
@@ -88,6 +102,9 @@ def _fitted_metadata(picture: Picture, known: Format, lost: list[str]) -> tuple[
     if not known.grey and profile_space(icc) == b"GRAY":
         icc = None
         lost.append(f"{known.name} holds no grey ICC profile")
+    if picture.software and not known.texts:
+        signed = signed_exif(exif, picture.software)
+        exif = signed if len(signed) <= (known.largest_block or len(signed)) else exif
     most = known.largest_block
     if most and exif and len(exif) > most:
         exif = None

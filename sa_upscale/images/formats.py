@@ -25,7 +25,7 @@ from sa_upscale.images import (
 from sa_upscale.images.fitting import Format
 
 FORMATS = {
-    "png": Format("PNG", png, (".png", ".apng"), ("uint8", "uint16"), 2**31 - 1, streams=True),
+    "png": Format("PNG", png, (".png", ".apng"), ("uint8", "uint16"), 2**31 - 1, streams=True, texts=True),
     "jpeg": Format(
         "JPEG",
         jpeg,
@@ -35,6 +35,7 @@ FORMATS = {
         alpha=False,
         lossless=False,
         largest_block=65500,
+        comment=True,
     ),
     "webp": Format("WebP", webp, (".webp",), ("uint8",), 16383, dpi=False, grey=False),
     "tiff": Format("TIFF", tiff, (".tif", ".tiff"), ("uint8", "uint16", "float32"), 2**32 - 1, streams=True),
@@ -44,7 +45,7 @@ FORMATS = {
         avif,
         (".avif", ".avifs"),
         ("uint8", "uint16"),
-        65536,
+        32768,  # what decoders allow
         dpi=False,
         grey=False,
         lossless=False,
@@ -62,7 +63,7 @@ FORMATS = {
     "ppm": Format(
         "PPM", netpbm, (".ppm", ".pgm", ".pnm"), ("uint8", "uint16"), 2**31 - 1, alpha=False, metadata=False, dpi=False
     ),
-    "gif": Format("GIF", gif, (".gif",), ("uint8",), 65535, metadata=False, dpi=False, lossless=False),
+    "gif": Format("GIF", gif, (".gif",), ("uint8",), 65535, metadata=False, dpi=False, lossless=False, comment=True),
     "exr": Format("OpenEXR", exr, (".exr",), ("float32",), 2**31 - 1, metadata=False, dpi=False),
     "hdr": Format("Radiance HDR", radiance, (".hdr",), ("float32",), 2**31 - 1, alpha=False, metadata=False, dpi=False),
     "heif": Format("HEIC", heif, (".heic", ".heif", ".hif"), (), 0, becomes="png"),

@@ -8,7 +8,7 @@ from PIL import GifImagePlugin, Image
 
 from sa_upscale.images import pillow
 from sa_upscale.images.picture import Picture
-from sa_upscale.images.source import Arrays, Source, library
+from sa_upscale.images.source import Arrays, Damaged, Source, library
 
 _CLEAR = 255  # the palette's entry that is transparent
 # Pillow drops frames that look like the ground they are drawn on, transparent or not: no frame is all of this.
@@ -22,25 +22,36 @@ def begins(head: bytes) -> bool:
 
 def opened(data: bytes) -> Source:
     image = pillow.header(GifImagePlugin.GifImageFile, data)
-    with library():
-        count = image.n_frames
+    # Later frames may reach out of the picture, and Pillow then makes it larger.
+    (width, height), notes = image.size, []
+    try:
+        with library():
+            count = image.n_frames
+    except Damaged:
+        count = 1
+        notes.append("its frames after the first are damaged and were left out")
+        image = pillow.header(GifImagePlugin.GifImageFile, data)
     loop = image.info.get("loop")
     return Source(
-        *image.size,
+        width,
+        height,
         lambda: _whole(pillow.arrays(image)),
         frames=count,
         # GIF counts the times it plays again, and without a count it plays once.
         loop=1 if loop is None else loop and loop + 1,
-        play=lambda: _frames(image),
+        play=lambda: _frames(image, count, width, height),
         xmp=image.info.get("xmp"),
+        comment=image.info.get("comment"),
+        notes=notes,
     )
 
 
-def _frames(image: GifImagePlugin.GifImageFile) -> Iterator[tuple[Arrays, float]]:
+def _frames(image: GifImagePlugin.GifImageFile, count: int, width: int, height: int) -> Iterator[tuple[Arrays, float]]:
     # Which frames have transparency is known at the end only, and all must be alike.
-    for (pixels, alpha), milliseconds in pillow.frames(image):
+    for (pixels, alpha), milliseconds in pillow.frames(image, count):
         clear = np.full(pixels.shape[:2], 255, np.uint8) if alpha is None else alpha
-        yield (np.broadcast_to(pixels, (*clear.shape, 3)), clear), milliseconds
+        colours = np.broadcast_to(pixels, (*clear.shape, 3))
+        yield (colours[:height, :width], clear[:height, :width]), milliseconds
 
 
 def _whole(arrays: Arrays) -> Arrays:
@@ -53,7 +64,12 @@ def _whole(arrays: Arrays) -> Arrays:
 def encode(file: BinaryIO, picture: Picture) -> None:
     clear = picture.alpha is not None and bool((picture.alpha < 128).any())
     image = _indexed(picture, clear)
-    image.save(pillow.Unnumbered(file), "GIF", **image.info)
+    image.save(pillow.Unnumbered(file), "GIF", comment=_comment(picture), **image.info)
+
+
+def _comment(picture: Picture) -> bytes:
+    """The picture's own comment, and on the line after it what made it."""
+    return b"\n".join(filter(None, (picture.comment, (picture.software or "").encode())))
 
 
 def encode_frames(file: BinaryIO, shown: Iterator[tuple[Picture, float]], count: int, loop: int) -> None:
@@ -61,8 +77,10 @@ def encode_frames(file: BinaryIO, shown: Iterator[tuple[Picture, float]], count:
     options = {"disposal": _RESTORE_BACKGROUND, "optimize": False}
     if loop != 1:
         options["loop"] = loop and loop - 1
+    first = next(shown)
+    options["comment"] = _comment(first[0])
     # All frames name a clear colour if one does: some programs clear to black after one that names none.
-    frames = ((_indexed(picture, picture.alpha is not None), milliseconds) for picture, milliseconds in shown)
+    frames = ((_indexed(picture, picture.alpha is not None), milliseconds) for picture, milliseconds in (first, *shown))
     pillow.save_frames(file, frames, "GIF", **options)
 
 

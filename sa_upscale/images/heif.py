@@ -23,10 +23,10 @@ def opened(data: bytes) -> Source:
     with library():
         container = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
         image = container[container.primary_index]
-    source = Source(*image.size, lambda: _pixels(image), icc=image.info.get("icc_profile"), xmp=image.info.get("xmp"))
+    source = Source(*image.size, lambda: _pixels(image), icc=image.info.get("icc_profile"))
     carry_exif(source, image.info.get("exif"))
     # The library has turned it upright already.
-    source.orientation = 1
+    source.orientation, source.xmp = 1, image.info.get("xmp")
     if len(container) > 1:
         source.notes.append(f"{len(container) - 1} more pictures inside it are not carried")
     return source

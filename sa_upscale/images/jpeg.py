@@ -30,6 +30,7 @@ def opened(data: bytes) -> Source:
         xmp=info.get("xmp"),
         dpi=plain_dpi(info.get("dpi")),
         quality=_quality(image.quantization),
+        comment=info.get("comment"),
     )
     carry_exif(source, info.get("exif"))
     if image.mode == "CMYK":
@@ -64,4 +65,5 @@ def encode(file: BinaryIO, picture: Picture) -> None:
         icc_profile=picture.icc,
         exif=b"Exif\0\0" + picture.exif if picture.exif else b"",
         xmp=picture.xmp or b"",
+        comment=picture.comment or b"",
     )

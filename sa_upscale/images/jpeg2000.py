@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Jpeg2KImagePlugin
 
 from sa_upscale.errors import UpscaleError
-from sa_upscale.images import pillow
+from sa_upscale.images import opencv, pillow
 from sa_upscale.images.picture import Picture
-from sa_upscale.images.source import Arrays, Damaged, Source, library, plain_dpi
+from sa_upscale.images.source import Damaged, Source, plain_dpi, unpack
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _LOSSLESS_PER_MILLE = 1000
@@ -21,17 +21,28 @@ def begins(head: bytes) -> bool:
 
 
 def opened(data: bytes) -> Source:
-    image = pillow.header(Jpeg2KImagePlugin.Jpeg2KImageFile, data)
+    try:
+        image = pillow.header(Jpeg2KImagePlugin.Jpeg2KImageFile, data)
+    except Damaged:
+        # Broken boxes around a whole picture.
+        return Source(*_size(data), lambda: opencv.arrays(data, "uint8", "uint16"))
     bits = _bits(data)
-    source = Source(
+    deep = 8 < bits <= 16 and image.mode in ("RGB", "RGBA")
+    return Source(
         *image.size,
-        lambda: _deep(data) if bits == 16 and image.mode in ("RGB", "RGBA") else pillow.arrays(image),
+        lambda: opencv.arrays(data, "uint16", bits=bits) if deep else pillow.arrays(image),
         icc=image.info.get("icc_profile"),
         dpi=plain_dpi(image.info.get("dpi")),
     )
-    if 8 < bits < 16 and image.mode in ("RGB", "RGBA"):
-        source.notes.append(f"its {bits} bits a channel are read as 8")
-    return source
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Reference: ISO/IEC 15444-1, A.5.1 (SIZ)."""
+    at = data.find(_CODESTREAM)
+    if at < 0:
+        raise Damaged("no codestream")
+    right, bottom, left, top = unpack(">IIII", data, at + 8)
+    return right - left, bottom - top
 
 
 def _bits(data: bytes) -> int:
@@ -40,17 +51,9 @@ def _bits(data: bytes) -> int:
     return (data[at + 42] & 0x7F) + 1 if 0 <= at < len(data) - 42 else 8
 
 
-def _deep(data: bytes) -> Arrays:
-    with library():
-        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None or array.dtype != np.uint16 or array.ndim != 3:
-        raise Damaged("its pixels cannot be decoded")
-    return array[..., 2::-1], array[..., 3] if array.shape[2] == 4 else None
-
-
 def encode(file: BinaryIO, picture: Picture) -> None:
     """Without loss."""
-    if picture.pixels.dtype == np.uint16 and picture.pixels.shape[2] == 3:
+    if picture.pixels.dtype == np.uint16 and picture.samples > 1:
         _encode_deep(file, picture)
         return
     image = pillow.image_of(picture)
@@ -66,12 +69,5 @@ def _encode_deep(file: BinaryIO, picture: Picture) -> None:
             f"JPEG 2000 of 16 bits a channel needs {_SMALLEST_DEEP} pixels a side, and the result has "
             f"{picture.width}x{picture.height}; choose PNG or 8 bits"
         )
-    samples = picture.pixels[..., ::-1]
-    if picture.alpha is not None:
-        samples = np.dstack((samples, picture.alpha))
-    done, encoded = cv2.imencode(
-        ".jp2", np.ascontiguousarray(samples), [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, _LOSSLESS_PER_MILLE]
-    )
-    if not done:
-        raise OSError("OpenCV could not encode it")
-    file.write(encoded)
+    settings = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, _LOSSLESS_PER_MILLE]
+    opencv.save(file, opencv.coloured(picture), ".jp2", settings)

@@ -1,4 +1,4 @@
-"""PGM and PPM; 16-bit colour by us, as Pillow reduces it to 8 bits, and all else through Pillow."""
+"""PGM and PPM, and PAM read; 16-bit colour by us, as Pillow reduces it to 8 bits, and all else through Pillow."""
 
 import re
 from typing import BinaryIO
@@ -6,16 +6,20 @@ from typing import BinaryIO
 import numpy as np
 from PIL import PpmImagePlugin
 
-from sa_upscale.images import pillow
+from sa_upscale.images import opencv, pillow
 from sa_upscale.images.picture import Picture, sample_bands
 from sa_upscale.images.source import Arrays, Damaged, Source
 
 _SPACE = rb"(?:\s+|#[^\n]*\n)+"
 _DEEP_COLOUR = re.compile(rb"P6%s(\d+)%s(\d+)%s(\d+)\s" % (_SPACE, _SPACE, _SPACE))
 
+# For what Pillow refuses and OpenCV reads.
+_SIZE = re.compile(rb"P[2356]%s(\d+)%s(\d+)\s" % (_SPACE, _SPACE))
+_PAM_SIZE = re.compile(rb"P7\s(?=.*?^WIDTH\s+(\d+))(?=.*?^HEIGHT\s+(\d+)).*?^ENDHDR", re.DOTALL | re.MULTILINE)
+
 
 def begins(head: bytes) -> bool:
-    return head[:2] in (b"P2", b"P3", b"P5", b"P6") and head[2:3] in (b" ", b"\n", b"\t", b"\r", b"#")
+    return head[:2] in (b"P2", b"P3", b"P5", b"P6", b"P7") and head[2:3] in (b" ", b"\n", b"\t", b"\r", b"#")
 
 
 def opened(data: bytes) -> Source:
@@ -23,8 +27,15 @@ def opened(data: bytes) -> Source:
     if found and 255 < int(found[3]) < 65536:
         width, height, most = (int(digits) for digits in found.groups())
         return Source(width, height, lambda: _deep(data, found.end(), width, height, most))
-    image = pillow.header(PpmImagePlugin.PpmImageFile, data)
-    return Source(*image.size, lambda: pillow.arrays(image))
+    becomes = "png" if data.startswith(b"P7") else None
+    try:
+        image = pillow.header(PpmImagePlugin.PpmImageFile, data)
+    except Damaged:
+        found = _SIZE.match(data[:4096]) or _PAM_SIZE.match(data[:4096])
+        if not found:
+            raise
+        return Source(int(found[1]), int(found[2]), lambda: opencv.arrays(data, "uint8", "uint16"), becomes=becomes)
+    return Source(*image.size, lambda: pillow.arrays(image), becomes=becomes)
 
 
 def _deep(data: bytes, at: int, width: int, height: int, most: int) -> Arrays:

@@ -25,7 +25,8 @@ SUFFIXES = (
 def recognised(file: Path | BinaryIO) -> Image.Image | None:
     """The file opened, None when it is none of these: some have no mark, so that only trying tells."""
     try:
-        return Image.open(file, formats=_READERS)
+        with pillow.unlimited():
+            return Image.open(file, formats=_READERS)
     except MemoryError:
         raise
     # Readers of old formats trip over each other's files in every way there is.
@@ -53,7 +54,7 @@ def opened(data: bytes) -> Source | None:
         *image.size,
         lambda: pillow.arrays(image),
         frames=many,
-        play=lambda: pillow.frames(image),
+        play=lambda: pillow.frames(image, many),
         becomes=becomes(io.BytesIO(data)),
         icc=info.get("icc_profile") or None,
         dpi=plain_dpi(info.get("dpi")),

@@ -19,7 +19,8 @@ class Picture:
     `(H, W)` of the same type, not premultiplied, or None.  `exif` is a TIFF stream without the `Exif\\0\\0` of JPEG;
     its orientation is 1, as the pixels already stand upright.  `dpi` is (horizontal, vertical).  `quality` is the
     estimate of a JPEG source, `lossless` says that a WebP source was, `colour_chunks` are PNG's gAMA, cHRM, sRGB, cICP
-    and the like as (type, data).  `notes` are the changes that reading had to make, for the user.
+    and the like as (type, data), `texts` its text chunks likewise; `comment` is that of a JPEG or GIF.  `software` is
+    told in the metadata to have made the picture.  `notes` are the changes that reading had to make, for the user.
     """
 
     pixels: np.ndarray
@@ -32,6 +33,9 @@ class Picture:
     quality: int | None = None
     lossless: bool = False
     colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    texts: tuple[tuple[bytes, bytes], ...] = ()
+    comment: bytes | None = None
+    software: str | None = None
     notes: list[str] = field(default_factory=list)
 
     @property

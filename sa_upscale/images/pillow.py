@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -9,6 +10,16 @@ from PIL import Image, ImageCms, ImageFile
 
 from sa_upscale.images.picture import Picture
 from sa_upscale.images.source import Arrays, library
+
+
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """Without Pillow's own limit of pixels: ours is looked at before anything is decoded, and is the user's to set."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def header(plugin: type[ImageFile.ImageFile], data: bytes) -> ImageFile.ImageFile:
@@ -35,7 +46,7 @@ def arrays(image: Image.Image) -> Arrays:
 def _plain(image: Image.Image) -> Image.Image:
     """The picture in one of the modes that an array is taken of."""
     if image.mode in ("P", "PA"):
-        return image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode == "1":
         return image.convert("L")
     if image.mode in ("L", "RGB") and "transparency" in image.info:
@@ -48,9 +59,9 @@ def _plain(image: Image.Image) -> Image.Image:
     return image.convert("RGBA" if image.mode in ("RGBa", "La") else "RGB")
 
 
-def frames(image: Image.Image) -> Iterator[tuple[Arrays, float]]:
-    """The frames of an animation, each whole, with its milliseconds."""
-    for index in range(image.n_frames):
+def frames(image: Image.Image, count: int) -> Iterator[tuple[Arrays, float]]:
+    """The first `count` frames of an animation, each whole, with its milliseconds."""
+    for index in range(count):
         with library():
             image.seek(index)
             image.load()

@@ -11,19 +11,20 @@ Reference: Portable Network Graphics, third edition (W3C).
 """
 
 import itertools
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 from PIL import PngImagePlugin
 
-from sa_upscale.images import pillow
+from sa_upscale.images import apng, opencv, pillow
 from sa_upscale.images.exif import carry_exif
 from sa_upscale.images.picture import Picture, band_rows, rebanded, sample_bands, top
-from sa_upscale.images.source import Arrays, Damaged, Source, library, plain_dpi, unpack
+from sa_upscale.images.pngtext import carry_texts, inflated
+from sa_upscale.images.source import Arrays, Damaged, Source, plain_dpi, unpack
 
 EFFORT = 3
 """zlib's level.  Beside the usual 6 it takes a third of the time for 5 % more bytes in photographs and 8 % in text; the
@@ -36,7 +37,6 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 _GREY, _RGB, _INDEXED, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _SAMPLES = {_GREY: 1, _RGB: 3, _INDEXED: 1, _GREY_ALPHA: 2, _RGB_ALPHA: 4}
-_LARGEST_BLOCK = 32 << 20
 _INFLATE_BYTES = 1 << 20
 _STREAM_BYTES = 16 << 20
 
@@ -54,7 +54,7 @@ def opened(data: bytes) -> Source:
     chunks = _chunks(data)
     if not chunks or chunks[0][0] != b"IHDR":
         raise Damaged("no header chunk")
-    width, height, depth, kind = unpack(">IIBB", chunks[0][1])
+    width, height, _, kind = unpack(">IIBB", chunks[0][1])
     if kind not in _SAMPLES:
         raise Damaged(f"colour type {kind}")
     first = dict(reversed(chunks))
@@ -63,14 +63,12 @@ def opened(data: bytes) -> Source:
         height,
         lambda: _pixels(chunks),
         rows=(lambda: _rows(chunks)) if _can_stream(chunks) else None,
-        xmp=_xmp(chunks),
         colour_chunks=tuple((name, bytes(first[name])) for name in _COLOUR_CHUNKS if name in first),
     )
-    carry_exif(source, bytes(first.get(b"eXIf", b"")))
+    raw = carry_texts(source, chunks)
+    carry_exif(source, bytes(first.get(b"eXIf", b"")) or raw)
     if b"acTL" in first:
-        _animate(source, pillow.header(PngImagePlugin.PngImageFile, data))
-        if source.frames > 1 and depth == 16:
-            source.notes.append("its frames of 16 bits a channel are read as 8")
+        _animate(source, chunks)
     if b"iCCP" in first:
         source.icc = _profile(bytes(first[b"iCCP"]))
         if source.icc is None:
@@ -81,11 +79,24 @@ def opened(data: bytes) -> Source:
     return source
 
 
-def _animate(source: Source, image: PngImagePlugin.PngImageFile) -> None:
-    # A still for programs that know no animations is no part of this one.
-    still = int(bool(image.info.get("default_image")))
-    source.frames, source.loop = max(1, image.n_frames - still), image.info.get("loop", 0)
-    source.play = lambda: itertools.islice(pillow.frames(image), still, None)
+def _animate(source: Source, chunks: list[Chunk]) -> None:
+    """Make an animation of the `source` where its chunks tell of one; a still that is no part of it comes first."""
+    promised, loop = unpack(">II", dict(chunks)[b"acTL"])
+    names = [name for name, _ in chunks]
+    if (
+        b"IDAT" not in names
+        or names.count(b"acTL") > 1
+        or names.index(b"acTL") > names.index(b"IDAT")
+        or not 0 < promised < 2**31
+    ):
+        return
+    parts, still = apng.frames(chunks, promised)
+    if not parts:
+        return
+    if len(parts) < promised:
+        source.notes.append(f"only {len(parts)} of its {promised} frames could be read")
+    source.frames, source.loop = len(parts) + still, loop
+    source.play = lambda: apng.shown(chunks, parts, still, _pixels)
 
 
 def _chunks(data: bytes) -> list[Chunk]:
@@ -96,11 +107,14 @@ def _chunks(data: bytes) -> list[Chunk]:
         end = at + 12 + length
         critical = not name[0] & 0x20
         if end > len(data):
-            # What is missing may be nothing but the end mark or a comment; without pixels the decoder will say so.
-            if name == b"IEND" or not critical:
-                break
-            raise Damaged("the file is cut short")
-        if zlib.crc32(view[at + 4 : end - 4]) == unpack(">I", data, end - 4)[0]:
+            # What is missing may be nothing but the end mark or a comment; the rows are counted later.
+            if name == b"IDAT":
+                chunks.append((name, view[at + 8 :]))
+            elif name != b"IEND" and critical:
+                raise Damaged("the file is cut short")
+            break
+        # Pixels have a checksum of their own.
+        if name == b"IDAT" or zlib.crc32(view[at + 4 : end - 4]) == unpack(">I", data, end - 4)[0]:
             chunks.append((name, view[at + 8 : end - 4]))
         elif critical:
             raise Damaged(f"wrong checksum in chunk {name.decode('latin-1')!a}")
@@ -183,15 +197,12 @@ def _pixels(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _pixels_of_16_bits(lean: bytes, kind: int) -> tuple[np.ndarray, np.ndarray | None]:
-    with library():
-        array = cv2.imdecode(np.frombuffer(lean, np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None or array.dtype != np.uint16:
-        raise Damaged("its pixels cannot be decoded")
-    if kind == _GREY:
-        return np.atleast_3d(array)[..., :1], None
-    if kind == _GREY_ALPHA:  # comes as B = G = R and alpha
-        return array[..., :1], array[..., 3]
-    return array[..., 2::-1], array[..., 3] if kind == _RGB_ALPHA else None
+    pixels, alpha = opencv.arrays(lean, "uint16")
+    # Grey with alpha comes as three equal colours; what OpenCV makes of a transparent colour is done by us.
+    return pixels[..., :1] if kind in (_GREY, _GREY_ALPHA) else pixels, alpha if kind in (
+        _GREY_ALPHA,
+        _RGB_ALPHA,
+    ) else None
 
 
 def _alpha_of_key(pixels: np.ndarray, key: tuple[int, ...], depth: int) -> np.ndarray:
@@ -215,7 +226,7 @@ def _require_all_rows(chunks: list[Chunk], width: int, height: int, pixel_bits: 
             if name != b"IDAT":
                 continue
             found += len(inflate.decompress(content, _INFLATE_BYTES))
-            while inflate.unconsumed_tail and found < expected:
+            while inflate.unconsumed_tail and found <= expected:
                 found += len(inflate.decompress(inflate.unconsumed_tail, _INFLATE_BYTES))
         found += len(inflate.flush())
     except zlib.error as error:
@@ -226,24 +237,7 @@ def _require_all_rows(chunks: list[Chunk], width: int, height: int, pixel_bits: 
 
 def _profile(chunk: bytes) -> bytes | None:
     _, _, packed = chunk.partition(b"\0")
-    return _inflated(packed[1:]) or None
-
-
-def _xmp(chunks: list[Chunk]) -> bytes | None:
-    for name, content in chunks:
-        keyword, _, rest = bytes(content).partition(b"\0") if name == b"iTXt" else (b"", b"", b"")
-        if keyword == b"XML:com.adobe.xmp" and len(rest) >= 2:
-            text = rest[2:].split(b"\0", 2)[-1]
-            return _inflated(text) if rest[0] else text
-    return None
-
-
-def _inflated(packed: bytes) -> bytes | None:
-    """What a metadata chunk unpacks to, up to a sane size; None when it is damaged."""
-    try:
-        return zlib.decompressobj().decompress(packed, _LARGEST_BLOCK)
-    except zlib.error:
-        return None
+    return inflated(packed[1:]) or None
 
 
 # --- writing ---
@@ -258,30 +252,41 @@ def encode(file: BinaryIO, picture: Picture, bands: Iterable[np.ndarray] | None 
     file.write(_chunk(b"IEND", b""))
 
 
-def encode_frames(file: BinaryIO, shown: Iterable[tuple[Picture, float]], count: int, loop: int) -> None:
-    """Write an animation of whole frames, each in place of the one before. Reference: PNG specification, 11.3.6."""
-    sequence = itertools.count()
+def encode_frames(file: BinaryIO, shown: Iterable[tuple[Picture, float | None]], count: int, loop: int) -> None:
+    """Write an animation of whole frames, each in place of the one before; what has no time is no part of it.
+
+    Reference: PNG specification, 11.3.6.
+    """
+    sequence, frames = itertools.count(), 0
     for index, (picture, milliseconds) in enumerate(shown):
         if index == 0:
-            _write_head(file, picture, (b"acTL", struct.pack(">II", count, loop)))
-        # Sixteen bits for a numerator and a denominator: tenths of milliseconds reach 6.5 seconds.
-        delay = (round(10 * milliseconds), 10000) if milliseconds < 6553 else (round(milliseconds / 10), 100)
-        placed = struct.pack(">IIIIIHHBB", next(sequence), picture.width, picture.height, 0, 0, *delay, 0, 0)
-        file.write(_chunk(b"fcTL", placed))
+            _write_head(file, picture)
+            at = file.tell()
+            file.write(_chunk(b"acTL", struct.pack(">II", count, loop)))
+        if milliseconds is not None:
+            frames += 1
+            # Sixteen bits for a numerator and a denominator: tenths of milliseconds reach 6.5 seconds.
+            delay = (round(10 * milliseconds), 10000) if milliseconds < 6553 else (round(milliseconds / 10), 100)
+            placed = struct.pack(">IIIIIHHBB", next(sequence), picture.width, picture.height, 0, 0, *delay, 0, 0)
+            file.write(_chunk(b"fcTL", placed))
         for packed in _packed(picture, sample_bands(picture)):
             if index == 0:
                 file.write(_chunk(b"IDAT", packed))
             else:
                 file.write(_chunk(b"fdAT", struct.pack(">I", next(sequence)) + packed))
     file.write(_chunk(b"IEND", b""))
+    # How many there are is known only now: damaged ones were left out.
+    file.seek(at)
+    file.write(_chunk(b"acTL", struct.pack(">II", frames, loop)))
+    file.seek(0, os.SEEK_END)
 
 
-def _write_head(file: BinaryIO, picture: Picture, *more: tuple[bytes, bytes]) -> None:
+def _write_head(file: BinaryIO, picture: Picture) -> None:
     kind = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGB_ALPHA}[picture.samples]
     bits = 8 * picture.pixels.dtype.itemsize
     header = struct.pack(">IIBBBBB", picture.width, picture.height, bits, kind, 0, 0, 0)
     file.write(_SIGNATURE)
-    for name, content in ((b"IHDR", header), *_metadata_chunks(picture), *more):
+    for name, content in ((b"IHDR", header), *_metadata_chunks(picture)):
         file.write(_chunk(name, content))
 
 
@@ -310,7 +315,10 @@ def _metadata_chunks(picture: Picture) -> list[tuple[bytes, bytes]]:
         chunks.append((b"eXIf", picture.exif))
     if picture.xmp:
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp))
-    return chunks
+    if picture.software:
+        # A keyword may stand several times; readers that take one take the last, which is the user's own.
+        chunks.append((b"tEXt", b"Software\0" + picture.software.encode("latin-1", "replace")))
+    return chunks + list(picture.texts)
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

@@ -3,11 +3,11 @@
 import re
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 
+from sa_upscale.images import opencv
 from sa_upscale.images.picture import Picture
-from sa_upscale.images.source import Arrays, Damaged, Source, library
+from sa_upscale.images.source import Arrays, Damaged, Source
 
 _SIZE = re.compile(rb"\n\n-Y (\d+) \+X (\d+)\n")
 
@@ -24,16 +24,9 @@ def opened(data: bytes) -> Source:
 
 
 def _pixels(data: bytes) -> Arrays:
-    with library():
-        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None or array.dtype != np.float32:
-        raise Damaged("its pixels cannot be decoded")
-    return np.ascontiguousarray(array[..., ::-1]), None
+    pixels, _ = opencv.arrays(data, "float32")
+    return np.ascontiguousarray(pixels), None
 
 
 def encode(file: BinaryIO, picture: Picture) -> None:
-    colours = np.broadcast_to(picture.pixels[..., ::-1], (picture.height, picture.width, 3))
-    done, encoded = cv2.imencode(".hdr", np.maximum(colours, 0))
-    if not done:
-        raise OSError("OpenCV could not encode it")
-    file.write(encoded)
+    opencv.save(file, np.maximum(opencv.coloured(picture)[..., :3], 0), ".hdr")

@@ -23,7 +23,8 @@ class Opened:
     """A picture file whose header has been read: what is known before anything is decoded.
 
     `width` and `height` are those of the upright picture; `frames` is above 1 for animations and files of several
-    pages, `timed` tells the former; `loop` is how often an animation plays, 0 for ever.
+    pages, `timed` tells the former; `loop` is how often an animation plays, 0 for ever.  `notes` are the changes that
+    reading has had to make so far, for the user.
     """
 
     def __init__(self, name: str, key: str, source: Source):
@@ -33,6 +34,7 @@ class Opened:
         self.frames, self.loop = source.frames, source.loop
         self.timed = key != "tiff"
         self.format = source.becomes or FORMATS[key].becomes or key
+        self.notes = source.notes
         self._whole: Picture | None = None
 
     def read(self) -> Picture:
@@ -42,13 +44,24 @@ class Opened:
         with one_line(self._name, FORMATS[self._key].name):
             return self._picture(self._source.decode())
 
-    def play(self) -> Iterator[tuple[Picture, float]]:
-        """Each frame or page as a whole picture, and the milliseconds it is shown for."""
+    def play(self) -> Iterator[tuple[Picture, float | None]]:
+        """Each frame or page as a whole picture, and the milliseconds it is shown for.
+
+        The time is None for a still that only programs show that know no animations.  A damaged frame ends it, which
+        the `notes` say; only when it is the first does that raise.
+        """
         playing = self._source.play()
-        for _ in range(self.frames):
+        for index in range(self.frames):
             with one_line(self._name, FORMATS[self._key].name):
-                arrays, milliseconds = next(playing)
-                picture = self._picture(arrays, same_size=self.timed)
+                try:
+                    arrays, milliseconds = next(playing)
+                    picture = self._picture(arrays, same_size=self.timed)
+                except Damaged:
+                    if not index:
+                        raise
+                    kind = "frames" if self.timed else "pages"
+                    self.notes.append(f"only {index} of its {self.frames} {kind} could be read")
+                    return
             yield picture, milliseconds
 
     def rows(self) -> Iterator[Arrays]:
@@ -97,6 +110,8 @@ class Opened:
             quality=source.quality,
             lossless=source.lossless,
             colour_chunks=source.colour_chunks,
+            texts=source.texts,
+            comment=source.comment,
             notes=source.notes,
         )
 

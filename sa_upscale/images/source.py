@@ -35,7 +35,8 @@ class Source:
     """A file whose header has been read: its size as stored, its metadata, and how to get at its pixels.
 
     `decode` gives the first picture.  Where there are several `frames`, `play` gives each as it is to be seen, with the
-    milliseconds it is shown for (0 for pages, which have no time), and `loop` is how often they play, 0 for ever.
+    milliseconds it is shown for (0 for pages, which have no time; None for what only programs see that know no
+    animations), and `loop` is how often they play, 0 for ever.
     `rows` gives the picture in bands from top to bottom, for formats that can do so without holding all of it.
     """
 
@@ -44,7 +45,7 @@ class Source:
     decode: Callable[[], Arrays]
     frames: int = 1
     loop: int = 0
-    play: Callable[[], Iterator[tuple[Arrays, float]]] | None = None
+    play: Callable[[], Iterator[tuple[Arrays, float | None]]] | None = None
     rows: Callable[[], Iterator[Arrays]] | None = None
     becomes: str | None = None  # the format of results, where that depends on the file
     orientation: int = 1
@@ -55,6 +56,8 @@ class Source:
     quality: int | None = None
     lossless: bool = False
     colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    texts: tuple[tuple[bytes, bytes], ...] = ()
+    comment: bytes | None = None
     notes: list[str] = field(default_factory=list)
 
 

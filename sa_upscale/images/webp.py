@@ -25,7 +25,7 @@ def opened(data: bytes) -> Source:
         lambda: pillow.arrays(image),
         frames=image.n_frames,
         loop=image.info.get("loop", 0),
-        play=lambda: pillow.frames(image),
+        play=lambda: pillow.frames(image, image.n_frames),
         icc=image.info.get("icc_profile"),
         xmp=image.info.get("xmp"),
         lossless=_is_lossless(data),

@@ -47,7 +47,7 @@ def write(
 
 def write_frames(
     target: Path | BinaryIO,
-    shown: Iterable[tuple[Picture, float]],
+    shown: Iterable[tuple[Picture, float | None]],
     count: int,
     loop: int,
     *,
@@ -57,6 +57,8 @@ def write_frames(
     depth: str | None = None,
 ) -> list[str]:
     """Write `count` pictures, each with its milliseconds, as one animation (or file of pages), as `write` does.
+
+    A first one with None for its time is no part of the animation.
 
     `loop` is how often it plays, 0 for ever.  A format that holds one picture gets the first, which a line says.
     """
@@ -73,6 +75,9 @@ def write_frames(
 
     def kept() -> Iterator[tuple[Picture, float]]:
         for picture, milliseconds in chain([first], shown):
+            if milliseconds is None and known.codec is not FORMATS["png"].codec:
+                lost.append(f"{known.name} holds no still picture beside an animation")
+                continue
             frame, missing = fitted(picture, known, depth)
             _encoding(frame, picture, quality, lossless)
             lost.extend(line for line in missing if line not in lost)

@@ -9,7 +9,7 @@ from sa_upscale.upscale import forecast, report
 from sa_upscale.upscale.batch import run_jobs
 from sa_upscale.upscale.jobs import Job, plan_jobs
 from sa_upscale.upscale.networks import Networks, load_engines, plan
-from sa_upscale.upscale.pictures import Runner, bled, cropped, enlarge, resized
+from sa_upscale.upscale.pictures import Runner, bled, cropped, cut, enlarge, resized
 from sa_upscale.upscale.sizes import FITS, Size, Target
 from sa_upscale.upscale.work import Output, Result, Upscaler, image_file, prepare
 
@@ -25,6 +25,7 @@ __all__ = [
     "Upscaler",
     "bled",
     "cropped",
+    "cut",
     "enlarge",
     "forecast",
     "image_file",

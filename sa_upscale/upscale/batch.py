@@ -137,7 +137,8 @@ def _done_size(job: Job, upscaler: Upscaler, output: Output) -> Size | None:
             pass
     except UpscaleError:
         return None
-    return expected
+    # Nothing that is whole and ours gives cause for a note.
+    return None if there.notes else expected
 
 
 def _labelled(

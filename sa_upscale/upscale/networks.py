@@ -65,6 +65,13 @@ class Networks:
         Raises `UpscaleError` for a scale above 8, an unknown model, one that cannot be had, one of another kind, and
         one without the sibling that a mixture needs.
         """
+        return [self._ready(name, scale) for name in self._chosen(scale)]
+
+    def names(self, scale: float) -> list[str]:
+        """What those engines run, by name: each once, files without their folders.  Errors as for `for_scale`."""
+        return list(dict.fromkeys(Path(name).name for name in self._chosen(scale)))
+
+    def _chosen(self, scale: float) -> list[str]:
         if scale < 1:
             return []
         check_scale(scale)
@@ -72,15 +79,14 @@ class Networks:
         if known:
             chain = _chain(self._model, scale, known)
             self._require_siblings(chain)
-            return [self._ready(name, scale) for name in chain]
+            return chain
         self._require_siblings([self._model])
         first = self._ready(self._model, scale)
         if first.window == 1:
-            return [first] * len(plan(scale, [first.scale]))
+            return [self._model] * len(plan(scale, [first.scale]))
         left = scale / first.scale
         image = checkpoints.DEFAULTS["image"]
-        rest = _chain(image, left, _relatives(image)) if left > 1 else []
-        return [first] + [self._ready(name, scale) for name in rest]
+        return [self._model, *(_chain(image, left, _relatives(image)) if left > 1 else [])]
 
     def _ready(self, name: str, scale: float) -> Runner:
         if name not in self._loaded:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import cv2
@@ -109,6 +110,12 @@ def cropped(picture: images.Picture, box: tuple[int, int, int, int]) -> images.P
     return replace(picture, pixels=picture.pixels[top:bottom, left:right], alpha=alpha)
 
 
+def cut(source: Path, part: tuple[int, int, int, int], target: Path) -> None:
+    """Write the part (left, top, width, height) of a picture file into another; errors as for reading and writing."""
+    left, top, across, down = part
+    images.write(target, cropped(images.opened(source).read(), (left, top, left + across, top + down)))
+
+
 def resized(array: np.ndarray, width: int, height: int) -> np.ndarray:
     """`(H, W, C)` of any type reduced to `width` x `height` by the antialiased cubic, in bands of rows.
 
@@ -193,9 +200,11 @@ def kept_within(enlarged: np.ndarray, held: np.ndarray, rows: np.ndarray, width:
     """Clip `enlarged` `(h, w, C)` in place to the `bounds` `(H, W, 2 C)` of its source, over whose `rows` it lies."""
     channels = enlarged.shape[2]
     columns = nearest(enlarged.shape[1], width)
-    for row, source_row in enumerate(rows):
-        around = held[source_row, columns]
-        np.clip(enlarged[row], around[:, :channels], around[:, channels:], out=enlarged[row])
+    # All the rows over one row of the source have the same bounds.
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    for start, stop in zip(starts, (*starts[1:], len(rows)), strict=True):
+        around = held[rows[start]].take(columns, axis=0)
+        np.clip(enlarged[start:stop], around[:, :channels], around[:, channels:], out=enlarged[start:stop])
 
 
 def nearest(long: int, short: int) -> np.ndarray:

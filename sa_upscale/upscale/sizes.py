@@ -6,20 +6,24 @@ from sa_upscale.errors import UpscaleError
 
 SMALLEST_SCALE, LARGEST_SCALE = 1, 8
 FITS = ("inside", "fill", "crop")
+SURROUNDINGS = 64
+"""Source pixels around a part that are enlarged with it."""
 
 
 @dataclass(frozen=True)
 class Target:
     """The size of one result.
 
-    The picture is enlarged to `width` x `height`, and `box` (left, top, right, bottom) of that is kept, all of it where
-    there is none.  `scale` is what the networks have to reach, below 1 for a picture that is to be reduced.
+    The picture, or the part `taken` of it, is enlarged to `width` x `height`, and `box` of that is kept, all of it
+    where there is none; both are (left, top, right, bottom).  `scale` is what the networks have to reach, below 1 for
+    a picture that is to be reduced.
     """
 
     width: int
     height: int
     scale: float
     box: tuple[int, int, int, int] | None = None
+    taken: tuple[int, int, int, int] | None = None
 
     @property
     def kept(self) -> tuple[int, int]:
@@ -36,7 +40,8 @@ class Size:
 
     `scale` (1-8) times the source, with the longest side at most `max_size`; or `width` and `height` in pixels.  One of
     these alone keeps the proportions; with both, `fit` "inside" keeps them within the two, "fill" gives them up, and
-    "crop" fills both and cuts off what stands out, the same on either side.
+    "crop" fills both and cuts off what stands out, the same on either side.  With `part` (left, top, width, height, in
+    pixels of the source) only that is enlarged, by what the whole would be, as a preview.
 
     Raises `UpscaleError` for sizes that cannot be.
     """
@@ -46,6 +51,7 @@ class Size:
     width: int | None = None
     height: int | None = None
     fit: str = "inside"
+    part: tuple[int, int, int, int] | None = None
 
     def __post_init__(self):
         check_scale(self.scale)
@@ -64,12 +70,20 @@ class Size:
     @property
     def suffix(self) -> str:
         """What stands in the names of results."""
+        preview = "_preview" if self.part else ""
         if self.exact:
-            return f"_{self.width or ''}x{self.height or ''}"
-        return f"_x{self.scale:g}" + (f"_max{self.max_size}" if self.max_size else "")
+            return f"_{self.width or ''}x{self.height or ''}{preview}"
+        return f"_x{self.scale:g}" + (f"_max{self.max_size}" if self.max_size else "") + preview
 
     def of(self, width: int, height: int) -> Target:
-        """The size of the result for a source of `width` x `height`; `UpscaleError` above the largest scale."""
+        """The size of the result for a source of `width` x `height`.
+
+        Raises `UpscaleError` above the largest scale and for a part that lies outside.
+        """
+        whole = self._whole(width, height)
+        return _partial(whole, self.part, width, height) if self.part else whole
+
+    def _whole(self, width: int, height: int) -> Target:
         if not self.exact:
             scale = min(self.scale, self.max_size / max(width, height)) if self.max_size else self.scale
             return Target(max(1, round(width * scale)), max(1, round(height * scale)), scale)
@@ -102,6 +116,23 @@ def _reachable(target: Target) -> Target:
             "choose a smaller size"
         )
     return target
+
+
+def _partial(whole: Target, part: tuple[int, int, int, int], width: int, height: int) -> Target:
+    """The target for a part of a source of `width` x `height`, with what is around it so that networks see the same."""
+    left, top, across, down = part
+    if across < 1 or down < 1 or left < 0 or top < 0 or left + across > width or top + down > height:
+        raise UpscaleError(f"the part {left},{top},{across},{down} reaches out of the {width}x{height} pixels")
+    taken = (
+        *(max(0, left - SURROUNDINGS), max(0, top - SURROUNDINGS)),
+        *(min(width, left + across + SURROUNDINGS), min(height, top + down + SURROUNDINGS)),
+    )
+    wide, high = whole.width / width, whole.height / height
+    first = round((left - taken[0]) * wide), round((top - taken[1]) * high)
+    size = max(1, round(across * wide)), max(1, round(down * high))
+    enlarged = round((taken[2] - taken[0]) * wide), round((taken[3] - taken[1]) * high)
+    enlarged = tuple(max(all_, start + kept) for all_, start, kept in zip(enlarged, first, size, strict=True))
+    return Target(*enlarged, whole.scale, (*first, first[0] + size[0], first[1] + size[1]), taken)
 
 
 def _centred(whole: tuple[int, int], kept: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from sa_upscale import images
+from sa_upscale import __version__, images
 from sa_upscale.errors import UpscaleError
 from sa_upscale.upscale import large, pictures
 from sa_upscale.upscale.networks import Networks
@@ -23,13 +23,18 @@ REDUCED = "larger than the size asked for: reduced, without the network"
 
 @dataclass(frozen=True)
 class Output:
-    """How results are written; `images.write` tells of each. `strip` leaves all metadata out but the colour profile."""
+    """How results are written; `images.write` tells of each.
+
+    `strip` leaves all metadata out but the colour profile; without `tag` only that of the tool, version, checkpoint and
+    scale which an `Upscaler` adds.
+    """
 
     format: str | None = None
     quality: int | None = None
     lossless: bool | None = None
     depth: str | None = None
     strip: bool = False
+    tag: bool = True
 
 
 @dataclass
@@ -95,7 +100,14 @@ class Upscaler:
         self, ready: Ready, target: Path | BinaryIO, output: Output, on_progress: Progress | None = None
     ) -> Callable[[], list[str]]:
         """Run the networks, and return what writes the result and tells what was lost."""
-        return enlarge(ready, target, self.networks.for_scale(ready.target.scale), output, on_progress)
+        scale = ready.target.scale
+        engines = self.networks.for_scale(scale)
+        software = self._software(scale) if output.tag else None
+        return enlarge(ready, target, engines, output, on_progress, software=software)
+
+    def _software(self, scale: float) -> str:
+        """What a result says of itself: tool, version, checkpoints, scale."""
+        return ", ".join((f"sa-upscale {__version__}", *self.networks.names(scale), f"x{scale:.4g}"))
 
 
 def image_file(
@@ -137,57 +149,74 @@ def prepare(
     images.check_target(target, key, *wanted.kept)
     if output.lossless and not images.FORMATS[key].lossless:
         raise UpscaleError(f"{images.FORMATS[key].name} cannot be lossless; choose png, webp, tiff or jp2")
-    whole = opened.frames == 1 and not (wanted.width * wanted.height > STREAM_PIXELS and images.streams(key))
+    large = wanted.width * wanted.height > STREAM_PIXELS and images.streams(key)
+    whole = wanted.taken or (opened.frames == 1 and not large)
     return Ready(opened, size, wanted, key, opened.read() if whole else None)
 
 
 def enlarge(
-    ready: Ready, target: Path | BinaryIO, engines: Sequence[Runner], output: Output, on_progress: Progress | None
+    ready: Ready,
+    target: Path | BinaryIO,
+    engines: Sequence[Runner],
+    output: Output,
+    on_progress: Progress | None,
+    *,
+    software: str | None = None,
 ) -> Callable[[], list[str]]:
     """Run the networks; what is returned writes the result and tells of losses.
 
-    Animations and very large pictures are written while they are made, so that nothing is left to do.
+    Animations and very large pictures are written while they are made, so that nothing is left to do.  `software` is
+    told in the metadata to have made the result.
     """
-    if ready.opened.frames > 1:
-        lost = _write_frames(ready, target, engines, output, on_progress)
+    if ready.picture is None and ready.opened.frames > 1:
+        lost = _write_frames(ready, target, engines, output, on_progress, software)
         return lambda: lost
     if ready.picture is None:
-        lost = _write_rows(ready, target, engines, output, on_progress)
+        lost = _write_rows(ready, target, engines, output, on_progress, software)
         return lambda: lost
-    result = _enlarged(ready.picture, ready.target, engines, output, on_progress)
+    result = _told(_enlarged(ready.picture, ready.target, engines, on_progress), output, software)
     notes = _notes(ready, ready.picture)
     ready.picture = None
     return lambda: notes + images.write(target, result, **_encoding(ready, output))
 
 
 def _enlarged(
-    picture: images.Picture, target: Target, engines: Sequence[Runner], output: Output, on_progress: Progress | None
+    picture: images.Picture, target: Target, engines: Sequence[Runner], on_progress: Progress | None
 ) -> images.Picture:
+    if target.taken:
+        picture = pictures.cropped(picture, target.taken)
     result = pictures.enlarge(picture, engines, target.width, target.height, on_progress=on_progress)
-    if target.box:
-        result = pictures.cropped(result, target.box)
-    return _stripped(result) if output.strip else result
+    return pictures.cropped(result, target.box) if target.box else result
 
 
 def _write_frames(
-    ready: Ready, target: Path | BinaryIO, engines: Sequence[Runner], output: Output, on_progress: Progress | None
+    ready: Ready,
+    target: Path | BinaryIO,
+    engines: Sequence[Runner],
+    output: Output,
+    on_progress: Progress | None,
+    software: str | None,
 ) -> list[str]:
-    opened, notes = ready.opened, []
+    opened = ready.opened
 
-    def shown() -> Iterator[tuple[images.Picture, float]]:
+    def shown() -> Iterator[tuple[images.Picture, float | None]]:
         for index, (picture, milliseconds) in enumerate(opened.play()):
-            notes.extend(note for note in picture.notes if note not in notes)
             progress = pictures.part(on_progress, index, 1, opened.frames)
             # Pages have sizes of their own.
             size = ready.target if opened.timed else ready.size.of(picture.width, picture.height)
-            yield _enlarged(picture, size, engines, output, progress), milliseconds
+            yield _told(_enlarged(picture, size, engines, progress), output, software), milliseconds
 
     lost = images.write_frames(target, shown(), opened.frames, opened.loop, **_encoding(ready, output))
-    return notes + lost
+    return opened.notes + lost
 
 
 def _write_rows(
-    ready: Ready, target: Path | BinaryIO, engines: Sequence[Runner], output: Output, on_progress: Progress | None
+    ready: Ready,
+    target: Path | BinaryIO,
+    engines: Sequence[Runner],
+    output: Output,
+    on_progress: Progress | None,
+    software: str | None,
 ) -> list[str]:
     known = large.survey(ready.opened.rows())
     size = ready.target
@@ -196,9 +225,7 @@ def _write_rows(
         bands = large.cropped_rows(bands, size.box)
     width, height = size.kept
     nothing = images.blank(height, width, known.channels, known.dtype.name, known.has_alpha)
-    picture = ready.opened.described(nothing.pixels, nothing.alpha)
-    if output.strip:
-        picture = _stripped(picture)
+    picture = _told(ready.opened.described(nothing.pixels, nothing.alpha), output, software)
     lost = images.write_rows(target, picture, bands, format=ready.format, depth=output.depth)
     return _notes(ready, picture) + lost
 
@@ -209,13 +236,15 @@ def _notes(ready: Ready, picture: images.Picture) -> list[str]:
 
 def _encoding(ready: Ready, output: Output) -> dict:
     options = dataclasses.asdict(output) | {"format": ready.format}
-    del options["strip"]
+    del options["strip"], options["tag"]
     return options
 
 
-def _stripped(picture: images.Picture) -> images.Picture:
-    """The picture without what tells of its making; its profile and the like stay, without which colours change."""
-    return replace(picture, exif=None, xmp=None, dpi=None)
+def _told(picture: images.Picture, output: Output, software: str | None) -> images.Picture:
+    """The picture telling what made it; or stripped, its profile and the like stay, without which colours change."""
+    if output.strip:
+        return replace(picture, exif=None, xmp=None, dpi=None, texts=(), comment=None)
+    return replace(picture, software=software)
 
 
 def _same(one: Path, other: Path) -> bool:
