@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -243,7 +244,12 @@ def image(
     bit_depth: Annotated[
         BitDepth | None, typer.Option(help="Bits a channel, 32 being float; the input's by default.")
     ] = None,
-    strip: Annotated[bool, typer.Option("--strip", help="Leave out EXIF with its GPS, XMP and DPI.")] = False,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Leave out EXIF with its GPS, XMP, DPI, texts, and the tag.")
+    ] = False,
+    tag: Annotated[
+        bool, typer.Option("--tag/--no-tag", help="Name tool, version, checkpoint and scale in the metadata.")
+    ] = True,
     suffix: Annotated[str | None, typer.Option(help="Put between name and ending; _x4 and so on by default.")] = None,
     max_pixels: Annotated[
         float, typer.Option(metavar="MILLIONS", min=0.001, help="Refuse pictures with more pixels than this.")
@@ -253,6 +259,12 @@ def image(
     ] = None,
     retry: Annotated[
         Path | None, typer.Option(metavar="REPORT", help="Do only what an earlier run with these inputs did not.")
+    ] = None,
+    preview: Annotated[
+        str | None, typer.Option(metavar="X,Y,W,H", help="Upscale only this part, in pixels of the source.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A page on which source and result can be compared.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell sizes, and predict time and memory from a calibration.")
@@ -274,9 +286,10 @@ def image(
 
     to_stdout = output == "-" or (output is None and "-" in inputs)
     say = _Voice(json_lines, sys.stderr if to_stdout else sys.stdout)
-    size = upscale.Size(scale, max_size, width, height, fit.value)
+    size = upscale.Size(scale, max_size, width, height, fit.value, part=_region(preview) if preview else None)
+    depth = bit_depth and DEPTHS[bit_depth]
     written = upscale.Output(
-        format=format, quality=quality, lossless=lossless or None, depth=bit_depth and DEPTHS[bit_depth], strip=strip
+        format=format, quality=quality, lossless=lossless or None, depth=depth, strip=strip, tag=tag
     )
     where = _where(engine, address, devices, device)
     far = any("://" in name for name in (*inputs, output or ""))
@@ -287,6 +300,8 @@ def image(
         jobs = _part_of(jobs, shard)
     if retry:
         jobs = upscale.report.failed(retry, jobs)
+    if compare and (len(jobs) != 1 or not (jobs[0].source and jobs[0].target)):
+        raise typer.BadParameter("--compare shows one picture from file to file; give one")
     most = round(max_pixels * 1e6)
     results = []
 
@@ -331,9 +346,49 @@ def image(
             if report:
                 asked = {"model": model, "size": dataclasses.asdict(size), "output": dataclasses.asdict(written)}
                 upscale.report.write(report, jobs, results, asked)
-    failed = _summary(results, say)
-    if failed:
+    if _summary(results, say):
         raise typer.Exit(1)
+    if compare:
+        _compare_ends(compare, jobs[0], size)
+        say.tell({"event": "comparison", "path": str(compare)}, str(compare))
+    if not json_lines and model == "compact":
+        _hint()
+
+
+def _compare_ends(page: Path, job, size) -> None:
+    """Write the page that compares a picture, or the part of it that was asked for, with its result."""
+    from sa_upscale import compare, upscale
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = job.source
+        if size.part:
+            source = Path(folder) / f"{source.stem}.png"
+            upscale.cut(job.source, size.part, source)
+        compare.write_page(page, compare.compare([source, job.target]))
+
+
+def _hint() -> None:
+    """Tell once on a machine, and only a person, that there are better checkpoints."""
+    if not sys.stderr.isatty():
+        return
+    told = _cache_folder() / "hinted"
+    try:
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.touch(exist_ok=False)
+    except OSError:
+        # It was told before, or nothing can be remembered here.
+        return
+    print(
+        "compact is small and quick; for noisy or compressed photos try: sa-upscale models fetch realesrgan-x4plus, "
+        "then --model realesrgan (told once)",
+        file=sys.stderr,
+    )
+
+
+def _cache_folder() -> Path:
+    """What this tool remembers between runs and could do without."""
+    named = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
+    return (Path(named) if named else Path.home() / ".cache") / "sa-upscale"
 
 
 def _where(engine: ClusterEngine | None, address: str | None, devices: str | None, device: str | None):
