@@ -1,6 +1,7 @@
 """Streams beside the video on their way into another file: copied, or put into a form that its container can hold."""
 
 import re
+from fractions import Fraction
 
 import av
 from av.subtitles.stream import SubtitleStream
@@ -29,16 +30,18 @@ TAGS = re.compile(rb"\{[^}]*\}")
 
 
 class Copy:
-    """Packets of one stream, unchanged but for their time base."""
+    """Packets of one stream, unchanged but for their time base; `start` is when the first one is shown or heard (s)."""
 
     form = "the same"
 
     def __init__(self, stream: av.stream.Stream):
         self.stream = stream
+        self.start: Fraction | None = None
         self._last: int | None = None
 
     def take(self, packet: av.Packet) -> list[av.Packet]:
         """What becomes of a packet of the source's."""
+        self._note(packet)
         if packet.dts is not None:
             if self._last is not None and packet.dts <= self._last:
                 # Muxers refuse a step back in time, which broken recorders write; one tick is not heard.
@@ -51,6 +54,10 @@ class Copy:
     def finish(self) -> list[av.Packet]:
         """What was held back."""
         return []
+
+    def _note(self, data: av.Packet | av.AudioFrame) -> None:
+        if self.start is None and data.pts is not None:
+            self.start = data.pts * data.time_base
 
 
 class Attached(Copy):
@@ -79,6 +86,8 @@ class AudioRecoder(Copy):
             frames = self._source.decode(packet)
         except av.FFmpegError:
             return []  # a damaged packet is as long a silence
+        for frame in frames:
+            self._note(frame)
         return [coded for frame in frames for coded in self.stream.encode(frame)]
 
     def finish(self) -> list[av.Packet]:

@@ -27,12 +27,16 @@ FINEST_CLOCK = 10_000_000  # ticks per second; beyond it, players' 32-bit arithm
 
 @dataclass(frozen=True)
 class Tally:
-    """Shown frames of a finished file, and the seconds at which the first starts and the last one starts and ends."""
+    """Shown frames of a finished file, and the seconds at which the first starts and the last one starts and ends.
+
+    `sounds` is how long after the first frame the first packet of every sound starts, in seconds.
+    """
 
     frames: int
     first: Fraction
     last: Fraction
     end: Fraction
+    sounds: tuple[Fraction, ...] = ()
 
 
 class Writer:
@@ -58,6 +62,7 @@ class Writer:
         self.notices: list[str] = []
         self._info, self._encoding = info, encoding
         self._copies: dict[int, Copy] = {}
+        self._first = Fraction(0)
         with write_errors(name):
             self._container = av.open(
                 address(file) if isinstance(file, Path) else file,
@@ -78,6 +83,12 @@ class Writer:
         """Indices of the source's streams that are in the file, as they were or in another form."""
         return set(self._copies)
 
+    @property
+    def sounds(self) -> tuple[Fraction, ...]:
+        """As in `Tally`, by the times that were handed in; of sounds that have a packet."""
+        begun = [copy for copy in self._copies.values() if copy.stream.type == "audio" and copy.start is not None]
+        return tuple(copy.start - self._first for copy in begun)
+
     def write(self, chunk: Chunk, dts: int) -> None:
         """Write one encoded picture that is to be decoded at `dts`, in time-base units."""
         packet = av.Packet(chunk.data)
@@ -94,6 +105,7 @@ class Writer:
 
     def assemble(self, chunks: Iterable[Chunk], stamps: list[int], packets: Iterable[av.Packet]) -> None:
         """Write everything, by the time at which it is decoded; `stamps` are the times of all of `chunks`."""
+        self._first = min(stamps) * self._info.time_base
         waiting = zip(chunks, decoding_times(stamps), strict=True)
         picture = next(waiting, None)
         for packet in packets:
@@ -199,11 +211,14 @@ def tally(path: Path) -> Tally:
     """Count the pictures of a finished file and find when they start and end, without decoding them."""
     frames = 0
     first = last = end = None
+    sounds: dict[int, Fraction] = {}
     source = Source(path)
     with source.open() as container:
         stream = video_stream(container, source)
-        for packet in container.demux(stream):
-            if not packet.size or packet.is_discard or packet.pts is None:
+        for packet in container.demux(stream, *container.streams.audio):
+            if packet.stream.type == "audio" and packet.pts is not None:
+                sounds.setdefault(packet.stream.index, packet.pts * packet.time_base)
+            if packet.stream.index != stream.index or not packet.size or packet.is_discard or packet.pts is None:
                 continue
             frames += 1
             first = packet.pts if first is None else min(first, packet.pts)
@@ -211,7 +226,8 @@ def tally(path: Path) -> Tally:
             stop = packet.pts + (packet.duration or 0)
             end = stop if end is None else max(end, stop)
         base = stream.time_base
-    return Tally(frames, *(Fraction(0) if at is None else at * base for at in (first, last, end)))
+    times = [Fraction(0) if at is None else at * base for at in (first, last, end)]
+    return Tally(frames, *times, tuple(sounds[index] - times[0] for index in sorted(sounds)))
 
 
 def _container_options(encoding: Encoding, others: Others, info: VideoInfo) -> dict[str, str]:

@@ -58,7 +58,7 @@ class VideoResult:
 
     `frames_in` counts the frames decoded, `frames_out` those found in the finished file, `frames_resumed` those that an
     earlier run had made.  `seconds` is how long each kind of work took; the kinds overlap.  `warnings` holds one line
-    for each thing that the result lacks.
+    for each thing that the result lacks; `audio_shift` is how many seconds a sound moved against the pictures at most.
     """
 
     source: Path
@@ -73,6 +73,7 @@ class VideoResult:
     duration_in: float
     duration_out: float
     streams_copied: int
+    audio_shift: float
     seconds: dict[str, float]
     complete: bool
     warnings: tuple[str, ...]

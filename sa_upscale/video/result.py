@@ -1,5 +1,6 @@
 """Putting the result together of its segments and of what else the source holds, checking it, giving it its name."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 from sa_upscale import media
 from sa_upscale.errors import UpscaleError
 from sa_upscale.video.job import Job, Store, VideoResult
+
+AUDIO_SLACK = 0.03  # s; an encoder of sound begins with up to 1024 samples that are not heard
 
 
 def rehearse(job: Job, work: Path) -> list[str]:
@@ -20,6 +23,7 @@ def rehearse(job: Job, work: Path) -> list[str]:
 
 
 def assemble(job: Job, work: Path, segments: Store, reader: media.Reader, notices: Sequence[str]) -> VideoResult:
+    """Make the file of its segments and of the source's other streams, check it, give it its name."""
     part = _part(job, work)
     with media.Others(job.info, job.options.part) as others:
         writer = _writer(job, part, others)
@@ -31,13 +35,17 @@ def assemble(job: Job, work: Path, segments: Store, reader: media.Reader, notice
             raise
     if job.encoding.container == media.SEQUENCE:
         return _settle_pictures(job, part, reader, notices)
-    result = result_of(job, reader, media.tally(part), len(writer.copied), notices)
+    found = media.tally(part)
+    result = result_of(job, reader, found, len(writer.copied), notices)
+    shifts = [abs(after - before) for before, after in zip(writer.sounds, found.sounds, strict=False)]
+    result = dataclasses.replace(result, audio_shift=float(max(shifts, default=0)))
     _check_result(result, part, max(job.info.frame_time, reader.last_duration))
     _settle(part, job.target)
     return result
 
 
 def result_of(job: Job, reader: media.Reader, found: media.Tally, streams: int, notices: Sequence[str]) -> VideoResult:
+    """What came of a job whose finished file holds what `found` says."""
     encoding = job.encoding
     return VideoResult(
         source=job.info.path,
@@ -52,6 +60,7 @@ def result_of(job: Job, reader: media.Reader, found: media.Tally, streams: int, 
         duration_in=float(reader.length),
         duration_out=float(found.end - found.first),
         streams_copied=streams,
+        audio_shift=0.0,
         seconds={},
         complete=not reader.problems,
         warnings=(*notices, *reader.problems),
@@ -78,14 +87,16 @@ def _check_result(result: VideoResult, part: Path, slack: Fraction) -> None:
     Hours of work are not thrown away over a wrong count, but neither does it take the place of a good file.  `slack`
     (s) is what the lengths may differ by, one frame: Matroska does not say how long the last picture stays.
     """
-    if result.frames_out == result.frames_in and abs(result.duration_out - result.duration_in) <= slack:
+    lengths_agree = abs(result.duration_out - result.duration_in) <= slack
+    if result.frames_out == result.frames_in and lengths_agree and result.audio_shift <= AUDIO_SLACK:
         return
     kept = result.target.with_name(f"{result.target.stem}.unchecked{result.target.suffix}")
     os.replace(part, kept)
     shutil.rmtree(part.parent)
     raise UpscaleError(
         f"{result.target}: the result failed its check ({result.frames_in} frames in, {result.frames_out} out;"
-        f" {result.duration_in:.3f} s in, {result.duration_out:.3f} s out); it was left as {kept.name}"
+        f" {result.duration_in:.3f} s in, {result.duration_out:.3f} s out; sound moved by {result.audio_shift:.3f} s);"
+        f" it was left as {kept.name}"
     )
 
 
