@@ -527,6 +527,9 @@ def video(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     tile: TileOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    devices: DevicesOption = None,
     json_lines: JsonOption = False,
 ) -> None:
     """Upscale a video.
@@ -541,6 +544,7 @@ def video(
 
     from sa_upscale import media, upscale, video
 
+    where = _where(engine, address, devices, device)
     to_stdout = output == "-"
     say = _Voice(json_lines, sys.stderr if to_stdout else sys.stdout)
     pipe = media.Pipe(sys.stdin.buffer) if source == "-" else None
@@ -567,20 +571,24 @@ def video(
         tag=_made_by(model, enlarged) if tag else None,
     )
     with say.progress() as progress:
-        running = _running(device, precision, tile, say, progress)
-        engines = upscale.load_engines(model, enlarged, kind="video", **running)
-        if hardware:
-            chosen = dataclasses.replace(chosen, hardware=video.DECODERS.get(engines[0].device.type))
+
+        def told(at, seats=()) -> None:
+            facts = {"workers": _workers(seats)} if where else {}
+            progress(at.done, at.total, _pace(at, Path(source).name), **_pace_facts(at), **facts)
+
+        asked = {"size": size, "options": chosen, "on_progress": told, "on_notice": say.notice}
         try:
-            result = video.upscale_file(
-                info,
-                target,
-                engines,
-                size=size,
-                options=chosen,
-                on_progress=lambda at: progress(at.done, at.total, _pace(at, Path(source).name), **_pace_facts(at)),
-                on_notice=say.notice,
-            )
+            if where:
+                from sa_upscale.cluster import films
+
+                running = {"precision": precision, "tile": tile}
+                result = films.upscale_file(where, info, target, model, running=running, **asked)
+            else:
+                running = _running(device, precision, tile, say, progress)
+                engines = upscale.load_engines(model, enlarged, kind="video", **running)
+                if hardware:
+                    asked["options"] = dataclasses.replace(chosen, hardware=video.DECODERS.get(engines[0].device.type))
+                result = video.upscale_file(info, target, engines, **asked)
         except video.Interrupted as interrupted:
             raise typer.Exit(_fail(str(interrupted), 130)) from None
     say.clip(result)

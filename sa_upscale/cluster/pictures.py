@@ -135,7 +135,8 @@ def run_jobs(
         for done in team.work(schedule):
             job = possible[done.item.number]
             result = done.value or upscale.Result(job.source, job.target)
-            finished(dataclasses.replace(result, source=job.source, target=job.target, error=done.error))
+            error = done.error and done.error.replace(str(done.item.task.source), str(job.source))
+            finished(dataclasses.replace(result, source=job.source, target=job.target, error=error))
             changed(crew.seats)
     return results
 

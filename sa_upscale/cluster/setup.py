@@ -48,9 +48,7 @@ class Weights:
             own = checkpoints.user_folder() / (known[model].file or "") if model in known else None
             if own is None or not own.is_file():
                 return None
-            path = own
-        else:
-            path = checkpoints.path(model)
+        path = checkpoints.path(model)
         content = path.read_bytes()
         return cls(str(path.absolute()), hashlib.sha256(content).hexdigest(), content if travel else None)
 
@@ -149,10 +147,10 @@ class Place:
 
 
 class Admission:
-    """Lets workers in that fit to the first: the same version, the same networks."""
+    """Lets workers in that fit to the first: the same version, the same networks, and what `also` names by its key."""
 
-    def __init__(self, *also: str):
-        self._keys = {"version": "sa-upscale", "checkpoints": "the checkpoint", **{key: key for key in also}}
+    def __init__(self, **also: str):
+        self._keys = {"version": "version of sa-upscale", "checkpoints": "checkpoint", **also}
         self.first: dict[str, object] | None = None
 
     def __call__(self, facts: dict[str, object]) -> None:
@@ -201,7 +199,7 @@ def crew_for(where: Where, factory: Callable[..., Worker], setup: Setup) -> Crew
     from sa_upscale.cluster import processes
 
     devices = devices or [None]
-    threads = max(1, _cores() // len(devices))
+    threads = max(1, cores() // len(devices))
     mixed = any(device != "cpu" for device in devices)
     names = [device or "this machine" for device in devices]
     seats = [
@@ -213,7 +211,7 @@ def crew_for(where: Where, factory: Callable[..., Worker], setup: Setup) -> Crew
     return processes.Processes(seats, factory, [(setup, device, threads) for device in devices])
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -14,6 +14,7 @@ from sa_upscale.media.others import Others
 from sa_upscale.media.reader import Frame, Reader
 from sa_upscale.media.segments import Chunk, Encoder, SegmentFile, chunks, stamps, write_errors
 from sa_upscale.media.source import Mastering, Pipe, Source, VideoInfo, is_pattern, probe
+from sa_upscale.media.stretches import Astray, Mark, Stretch, Survey
 from sa_upscale.media.windows import windows
 from sa_upscale.media.writer import Tally, Writer, decoding_times, tally
 
@@ -21,11 +22,13 @@ __all__ = [
     "CONTAINERS",
     "PIPE",
     "SEQUENCE",
+    "Astray",
     "Chunk",
     "Colour",
     "Encoder",
     "Encoding",
     "Frame",
+    "Mark",
     "Mastering",
     "Others",
     "Part",
@@ -33,6 +36,8 @@ __all__ = [
     "Reader",
     "SegmentFile",
     "Source",
+    "Stretch",
+    "Survey",
     "Tally",
     "VideoInfo",
     "Wishes",
