@@ -4,11 +4,13 @@ import io
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from sa_upscale.images import pillow
 from sa_upscale.images.colour import cmyk_note, cmyk_to_rgb
-from sa_upscale.images.source import Source, plain_dpi
+from sa_upscale.images.picture import finite
+from sa_upscale.images.source import Arrays, Source, plain_dpi
 
 # Pillow's readers, without those that start other programs or only recognise a file.
 _READERS = (
@@ -50,9 +52,16 @@ def opened(data: bytes) -> Source | None:
         return None
     info = image.info
     many = image.n_frames if image.format in (*_ANIMATED, *_PAGED) else 1
+    notes: list[str] = []
+
+    def decode() -> Arrays:
+        pixels, alpha = pillow.arrays(image)
+        return (finite(pixels, notes) if pixels.dtype == np.float32 else pixels), alpha
+
     source = Source(
         *image.size,
-        lambda: pillow.arrays(image),
+        decode,
+        notes=notes,
         frames=many,
         play=lambda: pillow.frames(image, many),
         becomes=becomes(io.BytesIO(data)),

@@ -91,10 +91,10 @@ def _animate(source: Source, chunks: list[Chunk]) -> None:
     ):
         return
     parts, still = apng.frames(chunks, promised)
-    if not parts:
-        return
     if len(parts) < promised:
         source.notes.append(f"only {len(parts)} of its {promised} frames could be read")
+    if not parts:
+        return
     source.frames, source.loop = len(parts) + still, loop
     source.play = lambda: apng.shown(chunks, parts, still, _pixels)
 
