@@ -86,7 +86,7 @@ def overlap(model: str, runs: int) -> dict[str, float]:
     The model "away" costs time, but none of the processor's.
     """
     with tempfile.TemporaryDirectory() as name:
-        length, size = LENGTHS.get(model, (24, (320, 180)))
+        length, size = LENGTHS.get(model, (240, (160, 90)))
         clip = make_clip(Path(name) / "clip.mp4", length, size)
         engine = Away() if model == "away" else Engine(checkpoints.load(model, 4, "video").model)
         with media.Reader(media.probe(clip)) as reader:

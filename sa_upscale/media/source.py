@@ -185,14 +185,13 @@ def probe(path: Path | Source) -> VideoInfo:
     source = path if isinstance(path, Source) else Source(path)
     with source.open() as container:
         stream = video_stream(container, source)
-        frames = _first_frames(container, stream, source)
+        frame, interlaced = _first_frame(container, stream, source)
         if source.pipe is not None:
             source.pipe.rewind()
-        if not frames:
+        if frame is None:
             raise UpscaleError(
                 f"{source}: no frame of its video can be decoded; the file is empty, damaged or encrypted"
             )
-        frame = frames[0]
         rate = stream.average_rate or stream.guessed_rate or None
         seconds = None
         if stream.duration:
@@ -215,7 +214,7 @@ def probe(path: Path | Source) -> VideoInfo:
             duration=seconds,
             colour=_source_colour(frame, source),
             mastering=_mastering(frame),
-            interlaced=any(frame.interlaced_frame for frame in frames),
+            interlaced=interlaced,
             sample_aspect=stream.sample_aspect_ratio or None,
             display_matrix=_display_matrix(frame),
             notices=tuple(_source_notices(frame, stream)),
@@ -301,6 +300,8 @@ def _check_file(path: Path) -> None:
         raise UpscaleError(f"{path} is a folder; name a video file, or numbered pictures as {path}/%06d.png")
     if not path.exists():
         raise UpscaleError(f"{path}: no such file")
+    if not path.is_file():
+        raise UpscaleError(f"{path} is no file that can be read twice; convert it to y4m and pipe that to -")
     if path.stat().st_size == 0:
         raise UpscaleError(f"{path} is empty (0 bytes)")
 
@@ -347,10 +348,11 @@ def _webp_as_matroska(path: Path) -> io.BytesIO:
     return film
 
 
-def _first_frames(
+def _first_frame(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, source: Source
-) -> list[av.VideoFrame]:
-    frames = []
+) -> tuple[av.VideoFrame | None, bool]:
+    """The first frame that can be decoded, and whether one of the first few is interlaced."""
+    first, count, interlaced = None, 0, False
     with suppress(av.FFmpegError):
         for packet in container.demux(stream):
             if not packet.size and not is_end(packet):
@@ -358,10 +360,12 @@ def _first_frames(
             if packet.has_sidedata("encryption_info"):
                 raise UpscaleError(f"{source}: its video is encrypted; only its owner's player can show it")
             with suppress(av.FFmpegError):  # a damaged packet; a later one may be whole
-                frames += stream.decode(packet)
-            if len(frames) >= LOOKED_AT:
+                for frame in stream.decode(packet):
+                    first = first or frame
+                    count, interlaced = count + 1, interlaced or frame.interlaced_frame
+            if count >= LOOKED_AT:
                 break
-    return frames
+    return first, interlaced
 
 
 def _source_colour(frame: av.VideoFrame, source: Source) -> Colour:
