@@ -1,6 +1,7 @@
 """A very large picture from file to file: `python -m benchmarks.large --width 20000 --height 15000 --scale 2`.
 
-Prints the time and the peak of resident memory of `sa-upscale image` with a small network.
+Prints the time and the peak of resident memory of `sa-upscale image`, with a small untrained network or that of
+`--model`.  That memory follows the strip shows in two heights with one peak.
 """
 
 import argparse
@@ -32,12 +33,20 @@ def bands(width: int, height: int) -> Iterator[np.ndarray]:
         yield wave.astype(np.uint8)[..., None] + noise
 
 
+def small_network(file: Path, scale: int) -> Path:
+    torch.manual_seed(0)
+    model = Compact(features=4, convs=1, scale=scale)
+    checkpoints.save(file, model.state_dict(), architecture="compact", parameters=model.parameters_dict, metadata={})
+    return file
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.large", description=__doc__)
     parser.add_argument("--width", type=int, default=20000)
     parser.add_argument("--height", type=int, default=15000)
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--source", default="png", help="png, tiff or jpeg")
+    parser.add_argument("--model", help="a checkpoint; a small untrained network by default")
     parser.add_argument("--result", default="png", help="png or tiff")
     arguments = parser.parse_args()
     width, height, scale = arguments.width, arguments.height, arguments.scale
@@ -47,10 +56,7 @@ def main() -> None:
             images.write_rows(source, images.blank(height, width, 3, "uint8", False), bands(width, height))
         else:
             images.write(source, images.Picture(np.concatenate(list(bands(width, height)))))
-        torch.manual_seed(0)
-        model = Compact(features=4, convs=1, scale=scale)
-        weights, described = Path(folder) / "small.safetensors", model.parameters_dict
-        checkpoints.save(weights, model.state_dict(), architecture="compact", parameters=described, metadata={})
+        weights = arguments.model or small_network(Path(folder) / "small.safetensors", scale)
         command = [sys.executable, "-m", "sa_upscale", "image", source, "-x", scale, "-o", target, "--model", weights]
         started = time.perf_counter()
         subprocess.run([*map(str, command), "--device", "cpu", "--max-pixels", "10000"], check=True)
