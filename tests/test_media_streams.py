@@ -1,5 +1,6 @@
 """Files as broadcasters, phones and cameras leave them: their clocks, covers, keys and colours."""
 
+import errno
 import io
 import struct
 from fractions import Fraction
@@ -13,6 +14,7 @@ from sa_upscale import media, video
 from sa_upscale.errors import UpscaleError
 from sa_upscale.journal import alone
 from sa_upscale.media.clock import SteadyClock
+from sa_upscale.media.recode import Copy
 
 from .clips import Clip, Nearest, make, payload, times, upscale
 
@@ -313,3 +315,20 @@ def test_surround_sound_goes_into_webm(tmp_path):
     result = upscale(source, tmp_path / "out.webm", options={"cpu-used": "8", "deadline": "realtime"})
     with av.open(str(result.target)) as container:
         assert container.streams.audio[0].codec_context.layout.nb_channels == 6
+
+
+def test_a_damaged_packet_of_sound_costs_no_more_than_itself(tmp_path, monkeypatch):
+    real, calls = Copy.take, []
+
+    def take(self, packet):
+        calls.append(packet)
+        if len(calls) == 5:
+            raise av.InvalidDataError(errno.EINVAL, "invalid data")
+        return real(self, packet)
+
+    monkeypatch.setattr(Copy, "take", take)
+    source = make(tmp_path / "clip.mp4", Clip(audio=1))
+    result = upscale(source, tmp_path / "out.mp4")
+    assert (result.frames_out, result.complete) == (8, False)
+    assert result.warnings[-1] == "1 damaged part(s) of sound or text could not be kept"
+    assert len(payload(result.target, "audio")) == len(payload(source, "audio")) - 1

@@ -60,6 +60,7 @@ class Writer:
     ):
         self.name = name  # what messages call the file
         self.notices: list[str] = []
+        self.damaged = 0  # packets of other streams
         self._info, self._encoding = info, encoding
         self._copies: dict[int, Copy] = {}
         self._first = Fraction(0)
@@ -99,9 +100,12 @@ class Writer:
             self._container.mux(packet)
 
     def copy(self, packet: av.Packet) -> None:
-        """Write a packet of another stream."""
+        """Write a packet of another stream; one so damaged that the container refuses it is only counted."""
         with write_errors(self.name):
-            self._container.mux(self._copies[packet.stream.index].take(packet))
+            try:
+                self._container.mux(self._copies[packet.stream.index].take(packet))
+            except av.InvalidDataError:
+                self.damaged += 1
 
     def assemble(self, chunks: Iterable[Chunk], stamps: list[int], packets: Iterable[av.Packet]) -> None:
         """Write everything, by the time at which it is decoded; `stamps` are the times of all of `chunks`."""

@@ -33,6 +33,8 @@ def assemble(job: Job, work: Path, segments: Store, reader: media.Reader, notice
         except BaseException:
             writer.abandon()
             raise
+    if writer.damaged:
+        reader.problems.append(f"{writer.damaged} damaged part(s) of sound or text could not be kept")
     if job.encoding.container == media.SEQUENCE:
         return _settle_pictures(job, part, reader, notices)
     found = media.tally(part)
