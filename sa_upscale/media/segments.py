@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import cv2
 
 from sa_upscale.errors import UpscaleError
 from sa_upscale.media.colour import from_rgb, is_rgb, range_of
@@ -21,6 +22,7 @@ from sa_upscale.media.encoding import Encoding
 from sa_upscale.media.reader import Frame
 from sa_upscale.media.source import VideoInfo
 
+AVX512_SKX = 256  # in the numbers of OpenCV
 # Before each packet: its time and duration in time-base units, whether decoding can start there, its bytes.
 HEADER = struct.Struct("<qq?I")
 
@@ -114,7 +116,7 @@ def configure(context: av.VideoCodecContext, info: VideoInfo, encoding: Encoding
     context.width, context.height, context.pix_fmt = encoding.width, encoding.height, encoding.pixel_format
     context.time_base = info.time_base
     context.framerate = info.rate or 25  # only a hint for rate control: every frame brings its own time
-    context.options = dict(encoding.options)
+    context.options = _repeatable(encoding)
     if not is_rgb(av.VideoFormat(encoding.pixel_format)):
         context.colorspace = colour.matrix
     context.color_primaries = colour.primaries
@@ -123,6 +125,19 @@ def configure(context: av.VideoCodecContext, info: VideoInfo, encoding: Encoding
     if info.sample_aspect:
         context.sample_aspect_ratio = info.sample_aspect
     tag_for_players(context, encoding)
+
+
+def _repeatable(encoding: Encoding) -> dict[str, str]:
+    """The encoder's options, without what makes it give other bytes for the same pictures now and then.
+
+    Measured with x264 164 and libavcodec 62: with AVX-512 its macroblock tree varies from run to run, most of all in
+    small pictures; with AVX2 it never did.  Segments must not depend on who made them.
+    """
+    options = dict(encoding.options)
+    own = options.get("x264-params", "")
+    if encoding.codec == "libx264" and "asm=" not in own and cv2.checkHardwareSupport(AVX512_SKX):
+        options["x264-params"] = f"{own}:asm=avx2".lstrip(":")
+    return options
 
 
 def tag_for_players(context: av.VideoCodecContext, encoding: Encoding) -> None:
