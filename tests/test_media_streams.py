@@ -166,7 +166,7 @@ def test_the_users_comment_is_never_written_over(tmp_path, suffix):
 # --- colour --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
 def test_the_mastering_display_is_said_beside_the_stream_too(tmp_path, suffix):
     clip = Clip(
         pixel_format="yuv420p10le",

@@ -11,7 +11,7 @@ from fractions import Fraction
 import av
 
 from sa_upscale.media.encoding import BESIDE, Encoding
-from sa_upscale.media.segments import configure, open_encoder, tag_for_players
+from sa_upscale.media.segments import configure, describe, open_encoder
 from sa_upscale.media.source import Mastering, VideoInfo
 
 CHROMATICITY, LUMINANCE = 50_000, 10_000  # units of the boxes: 0.00002, and 0.0001 cd/m²
@@ -32,9 +32,10 @@ def add_stream(
     with av.open(io.BytesIO(_inside(header, PATH, _boxes(info.mastering)))) as film:
         stream = container.add_stream_from_template(film.streams.video[0], opaque=True)
     stream.time_base = info.time_base
-    # As the encoder gave it: in the header it took the form of MP4, which the encoder's packets do not have.
+    # Said anew: a header without a picture does not tell all of it, and in it the extradata took the form of MP4, which
+    # the encoder's packets do not have.
+    describe(stream.codec_context, info, encoding)
     stream.codec_context.extradata = extradata
-    tag_for_players(stream.codec_context, encoding)
     return stream
 
 

@@ -112,11 +112,16 @@ def stamps(path: Path) -> Iterator[int]:
 
 def configure(context: av.VideoCodecContext, info: VideoInfo, encoding: Encoding) -> None:
     """Set an encoder up for the planned result."""
-    colour = encoding.colour
-    context.width, context.height, context.pix_fmt = encoding.width, encoding.height, encoding.pixel_format
+    describe(context, info, encoding)
     context.time_base = info.time_base
     context.framerate = info.rate or 25  # only a hint for rate control: every frame brings its own time
     context.options = _repeatable(encoding)
+
+
+def describe(context: av.VideoCodecContext, info: VideoInfo, encoding: Encoding) -> None:
+    """Say of a codec what its pictures are."""
+    colour = encoding.colour
+    context.width, context.height, context.pix_fmt = encoding.width, encoding.height, encoding.pixel_format
     if not is_rgb(av.VideoFormat(encoding.pixel_format)):
         context.colorspace = colour.matrix
     context.color_primaries = colour.primaries
@@ -124,7 +129,8 @@ def configure(context: av.VideoCodecContext, info: VideoInfo, encoding: Encoding
     context.color_range = range_of(colour)
     if info.sample_aspect:
         context.sample_aspect_ratio = info.sample_aspect
-    tag_for_players(context, encoding)
+    if context.codec.canonical_name == "hevc" and encoding.container in ("mp4", "mov"):
+        context.codec_tag = "hvc1"  # the name by which Apple's players want HEVC
 
 
 def _repeatable(encoding: Encoding) -> dict[str, str]:
@@ -138,12 +144,6 @@ def _repeatable(encoding: Encoding) -> dict[str, str]:
     if encoding.codec == "libx264" and "asm=" not in own and cv2.checkHardwareSupport(AVX512_SKX):
         options["x264-params"] = f"{own}:asm=avx2".lstrip(":")
     return options
-
-
-def tag_for_players(context: av.VideoCodecContext, encoding: Encoding) -> None:
-    """Name the codec as Apple's players want HEVC to be named."""
-    if context.codec.canonical_name == "hevc" and encoding.container in ("mp4", "mov"):
-        context.codec_tag = "hvc1"
 
 
 def open_encoder(context: av.VideoCodecContext, encoding: Encoding, name: str) -> None:

@@ -11,6 +11,7 @@ from sa_upscale import media
 from sa_upscale.errors import UpscaleError
 from sa_upscale.video.job import Job, Store, VideoResult
 
+TICK = Fraction(1, 1000)  # s; what Matroska rounds to
 AUDIO_SLACK = 0.03  # s; an encoder of sound begins with up to 1024 samples that are not heard
 
 
@@ -41,7 +42,7 @@ def assemble(job: Job, work: Path, segments: Store, reader: media.Reader, notice
     result = result_of(job, reader, found, len(writer.copied), notices)
     shifts = [abs(after - before) for before, after in zip(writer.sounds, found.sounds, strict=False)]
     result = dataclasses.replace(result, audio_shift=float(max(shifts, default=0)))
-    _check_result(result, part, max(job.info.frame_time, reader.last_duration))
+    _check_result(result, part, max(job.info.frame_time, reader.last_duration) + TICK)
     _settle(part, job.target)
     return result
 
