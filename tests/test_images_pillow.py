@@ -110,3 +110,21 @@ def test_bmp_forms():
         expected = np.atleast_3d(np.asarray(source.convert("RGB")))
         pixels = read(pillow_bytes(source, "BMP")).pixels
         assert np.array_equal(np.broadcast_to(pixels, expected.shape), expected)
+
+
+def test_samples_that_are_no_numbers_are_replaced_and_said():
+    samples = np.array([[0.5, np.inf], [np.nan, -np.inf]], "<f4")
+    found = read(b"Pf\n2 2\n-1.0\n" + samples[::-1].tobytes())
+    assert found.pixels[..., 0].tolist() == [[0.5, 0.5], [0.0, 0.5]]
+    assert found.notes == ["3 of its samples were no finite numbers and were replaced"]
+
+
+@pytest.mark.parametrize(("depth", "most"), [(1, 255), (2, 255), (3, 255), (4, 255), (3, 64), (4, 65535)])
+def test_pam_of_any_kind_is_read(depth, most):
+    samples = np.random.default_rng(0).integers(0, most + 1, (3, 5, depth)).astype(">u2" if most > 255 else np.uint8)
+    head = f"P7\nWIDTH 5\nHEIGHT 3\nDEPTH {depth}\nMAXVAL {most}\nTUPLTYPE ANY\nENDHDR\n".encode()
+    found = read(head + samples.tobytes())
+    together = found.pixels if found.alpha is None else np.dstack((found.pixels, found.alpha))
+    expected = samples if most in (255, 65535) else np.rint(samples.astype(float) * 255 / most)
+    assert np.array_equal(together, expected)
+    assert found.format == "png"

@@ -15,7 +15,10 @@ _DEEP_COLOUR = re.compile(rb"P6%s(\d+)%s(\d+)%s(\d+)\s" % (_SPACE, _SPACE, _SPAC
 
 # For what Pillow refuses and OpenCV reads.
 _SIZE = re.compile(rb"P[2356]%s(\d+)%s(\d+)\s" % (_SPACE, _SPACE))
-_PAM_SIZE = re.compile(rb"P7\s(?=.*?^WIDTH\s+(\d+))(?=.*?^HEIGHT\s+(\d+)).*?^ENDHDR", re.DOTALL | re.MULTILINE)
+_PAM = re.compile(
+    rb"P7\s(?=.*?^WIDTH\s+(\d+))(?=.*?^HEIGHT\s+(\d+))(?=.*?^DEPTH\s+([1-4])\s)(?=.*?^MAXVAL\s+(\d+)).*?^ENDHDR\n",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def begins(head: bytes) -> bool:
@@ -26,25 +29,39 @@ def opened(data: bytes) -> Source:
     found = _DEEP_COLOUR.match(data[:4096])
     if found and 255 < int(found[3]) < 65536:
         width, height, most = (int(digits) for digits in found.groups())
-        return Source(width, height, lambda: _deep(data, found.end(), width, height, most))
-    becomes = "png" if data.startswith(b"P7") else None
+        return Source(width, height, lambda: _samples(data, found.end(), width, height, 3, most))
+    if data.startswith(b"P7"):
+        return _pam(data)
     try:
         image = pillow.header(PpmImagePlugin.PpmImageFile, data)
     except Damaged:
-        found = _SIZE.match(data[:4096]) or _PAM_SIZE.match(data[:4096])
+        found = _SIZE.match(data[:4096])
         if not found:
             raise
-        return Source(int(found[1]), int(found[2]), lambda: opencv.arrays(data, "uint8", "uint16"), becomes=becomes)
-    return Source(*image.size, lambda: pillow.arrays(image), becomes=becomes)
+        return Source(int(found[1]), int(found[2]), lambda: opencv.arrays(data, "uint8", "uint16"))
+    return Source(*image.size, lambda: pillow.arrays(image))
 
 
-def _deep(data: bytes, at: int, width: int, height: int, most: int) -> Arrays:
-    if at + 6 * width * height > len(data):
+def _pam(data: bytes) -> Source:
+    """PAM, of which Pillow refuses some and OpenCV swaps the colours. Reference: Netpbm, pam(5)."""
+    found = _PAM.match(data[:4096])
+    if not found or not 0 < int(found[4]) < 65536:
+        raise Damaged("its header is broken")
+    numbers = [int(digits) for digits in found.groups()]
+    return Source(*numbers[:2], lambda: _samples(data, found.end(), *numbers), becomes="png")
+
+
+def _samples(data: bytes, at: int, width: int, height: int, depth: int, most: int) -> Arrays:
+    """Interleaved samples from 0 to `most`, `depth` a pixel, an even number of them with alpha last."""
+    kind, white = (">u2", 65535) if most > 255 else ("u1", 255)
+    count = depth * width * height
+    if at + np.dtype(kind).itemsize * count > len(data):
         raise Damaged("the file is cut short")
-    samples = np.frombuffer(data, ">u2", 3 * width * height, at).reshape(height, width, 3)
-    if most == 65535:
-        return samples.astype(np.uint16), None
-    return np.rint(np.minimum(samples, most) * np.float32(65535 / most)).astype(np.uint16), None
+    samples = np.frombuffer(data, kind, count, at).reshape(height, width, depth)
+    if most != white:
+        samples = np.rint(np.minimum(samples, most) * np.float32(white / most))
+    samples = samples.astype(np.uint16 if white > 255 else np.uint8)
+    return (samples, None) if depth % 2 else (samples[..., :-1], samples[..., -1])
 
 
 def encode(file: BinaryIO, picture: Picture) -> None:
