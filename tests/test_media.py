@@ -350,7 +350,7 @@ def test_defaults_follow_the_container(info, tmp_path):
         encoding = plan(info, tmp_path / name, 4)
         assert (encoding.codec, encoding.container, encoding.pixel_format) == (codec, container, "yuv420p")
         assert (encoding.width, encoding.height) == (256, 192)
-    assert plan(info, tmp_path / "a.mp4", 4).options == {"crf": "17", "preset": "faster"}
+    assert plan(info, tmp_path / "a.mp4", 4).options == {"crf": "16", "preset": "veryfast"}
 
 
 def test_ten_bits_stay_ten_where_the_encoder_can(tmp_path):
