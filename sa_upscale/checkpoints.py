@@ -649,7 +649,7 @@ def load(
         raise UpscaleError(f"{file} does not fit the network it names ({architecture}): {misfit}")
     if kind == "image" and plan.window > 1:
         raise UpscaleError(_wrong_kind(str(file), plan.window))
-    model = models.build(architecture, **parameters).eval()
+    model = models.build_empty(architecture, **parameters).eval()
     model.load_state_dict(state)
     described = _described(plan, architecture, parameters)
     if entry:
@@ -707,12 +707,9 @@ def _parameters(metadata: Mapping[str, str]) -> dict:
 
 def _plan(architecture: str, parameters: Mapping[str, Any]) -> nn.Module:
     """The network without memory for its weights: what a file asks for costs nothing until it is known to fit."""
-    import torch
-
     from sa_upscale import models
 
-    with torch.device("meta"):
-        return models.build(architecture, **parameters)
+    return models.build_empty(architecture, device="meta", **parameters)
 
 
 def _misfit(plan: nn.Module, state: Mapping[str, torch.Tensor]) -> str | None:

@@ -1,11 +1,14 @@
 """RRDBNet, SRResNet and VSRResNet: values at tiny size, reach, and the reading of public ESRGAN files."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from sa_upscale.functional.resize import resize
-from sa_upscale.models import GENERATORS, build
+from sa_upscale.models import GENERATORS, build, build_empty
 from sa_upscale.models.rrdbnet import RRDBNet, canonical_rrdbnet
 from sa_upscale.models.srresnet import SRResNet
 from sa_upscale.models.vsrresnet import VSRResNet
@@ -238,3 +241,24 @@ def test_vsrresnet_tells_the_frames_apart():
 def test_vsrresnet_refuses_other_windows(shape):
     with pytest.raises(ValueError, match=r"takes \(N, 5, C, H, W\)"):
         VSRResNet(2, blocks=1, features=8)(torch.rand(shape))
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_network_without_weights_takes_those_of_another(name):
+    wanted = build(name).eval()
+    got = build_empty(name, **wanted.parameters_dict).eval()
+    got.load_state_dict(wanted.state_dict())
+    shape = (1, *((wanted.window,) if wanted.window > 1 else ()), 3, 16, 16)
+    lr = torch.rand(shape)
+    with torch.inference_mode():
+        assert torch.equal(got(lr), wanted(lr))
+
+
+def test_a_network_on_no_device_does_not_import_the_compiler():
+    script = (
+        "import sys; from sa_upscale import models\n"
+        # SwinIR's attention mask is computed, and no bundled checkpoint waits for that.
+        "for name in models.GENERATORS.keys() - {'swinir'}: models.build_empty(name, device='meta')\n"
+        "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

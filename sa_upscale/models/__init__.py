@@ -25,6 +25,7 @@ from sa_upscale.models.discriminators import (
     UNetDiscriminator,
     VSRResFeatGANDiscriminator,
 )
+from sa_upscale.models.empty import empty
 from sa_upscale.models.rrdbnet import RRDBNet
 from sa_upscale.models.srresnet import SRResNet
 from sa_upscale.models.swinir import SwinIR
@@ -52,6 +53,12 @@ def build(architecture: str, **parameters) -> nn.Module:
     Raises `ValueError` for an unknown name or keyword, with the nearest known ones.
     """
     return _build("architecture", GENERATORS, architecture, parameters)
+
+
+def build_empty(architecture: str, *, device: str = "cpu", **parameters) -> nn.Module:
+    """As `build`, without random weights, for those who have the right ones; on "meta" they take no memory."""
+    with empty(device):
+        return build(architecture, **parameters)
 
 
 def build_discriminator(name: str, **options) -> nn.Module:

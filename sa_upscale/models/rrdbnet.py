@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sa_upscale.models.empty import empty
+
 RESIDUAL_SCALE = 0.2
 SLOPE = 0.2
 CONVS_OF_A_BLOCK = 15  # three dense blocks of five
@@ -127,7 +129,7 @@ def canonical_rrdbnet(state_dict: dict[str, torch.Tensor]) -> tuple[dict, dict[s
         "growth": growing.shape[0],
         "channels": channels,
     }
-    with torch.device("meta"):
+    with empty("meta"):
         wanted = RRDBNet(**parameters).state_dict()
     if {key: value.shape for key, value in wanted.items()} != {key: value.shape for key, value in clean.items()}:
         return None

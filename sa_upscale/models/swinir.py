@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sa_upscale.errors import near
+from sa_upscale.models.empty import empty
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect")
@@ -233,7 +234,7 @@ def canonical_swinir(state_dict: dict[str, torch.Tensor]) -> tuple[dict, dict[st
     clean = {key: value for key, value in state_dict.items() if key.rpartition(".")[2] not in DERIVED}
     try:
         parameters = _parameters({key: tuple(value.shape) for key, value in clean.items()})
-        with torch.device("meta"):
+        with empty("meta"):
             wanted = SwinIR(**parameters).state_dict()
     except (LookupError, ValueError, AttributeError, ArithmeticError):
         return None  # a key that is not there, or numbers that make no network
