@@ -188,3 +188,13 @@ def test_ctrl_c_leaves_whole_files_and_a_report(tmp_path, network):
     statuses = [one["status"] for one in json.loads((tmp_path / "r.json").read_text())["results"]]
     assert set(statuses) == {"done", "not reached"}
     assert statuses.count("done") <= len(left)
+
+
+def test_a_preview_of_an_animation_says_that_it_shows_the_first(run, tmp_path, network):
+    frames = [(images.Picture(np.full((9, 12, 3), value, np.uint8)), 50.0) for value in (10, 200)]
+    images.write_frames(tmp_path / "in.png", frames, 2, 0)
+    command = ["image", tmp_path / "in.png", "-x2", "--preview", "1,2,4,4", "--model", network]
+    forecast = json.loads(run(*command, "--dry-run", "--json").stdout.splitlines()[0])
+    assert (forecast["width"], forecast["height"], forecast["frames"]) == (8, 8, 1)
+    assert b"the preview shows the first of 2" in run(*command).stderr
+    assert images.read(tmp_path / "in_x2_preview.png").pixels.max() < 40

@@ -86,10 +86,11 @@ def _forecast(job: Job, upscaler: Upscaler, output: Output, max_pixels: int, cal
         told.error = str(error)
         return told
     told.width, told.height = target.kept
-    told.frames = opened.frames
-    source, result = opened.width * opened.height, target.width * target.height
+    told.frames = 1 if target.taken else opened.frames
+    left, top, right, bottom = target.taken or (0, 0, opened.width, opened.height)
+    source, result = (right - left) * (bottom - top), target.width * target.height
     seconds = calibration.network_seconds(target.scale, source) + calibration.encoder_seconds(key, result)
-    told.seconds = opened.frames * seconds
+    told.seconds = told.frames * seconds
     told.megabytes = (own_memory() + _picture_memory(source, result, key)) / 1e6
     return told
 

@@ -231,7 +231,12 @@ def _write_rows(
 
 
 def _notes(ready: Ready, picture: images.Picture) -> list[str]:
-    return picture.notes + ([REDUCED] if ready.target.scale < 1 else [])
+    notes = list(picture.notes)
+    if ready.target.scale < 1:
+        notes.append(REDUCED)
+    if ready.target.taken and ready.opened.frames > 1:
+        notes.append(f"the preview shows the first of {ready.opened.frames}")
+    return notes
 
 
 def _encoding(ready: Ready, output: Output) -> dict:
