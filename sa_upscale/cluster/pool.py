@@ -132,10 +132,11 @@ class Team:
     def __exit__(self, *_: object) -> None:
         self._leave()
 
-    def ready(self) -> None:
-        """Wait until a first worker has been admitted."""
+    def ready(self, *, everyone: bool = False) -> None:
+        """Wait until a first worker has been admitted, or `everyone`."""
         began, told = time.monotonic(), False
-        while not any(seat.state == State.IDLE for seat in self.crew.seats):
+        enough = all if everyone else any
+        while not enough(seat.state == State.IDLE for seat in self.crew.seats):
             self._settle(Schedule())
             if not told and time.monotonic() - began > PATIENCE:
                 self.on_notice("waiting for the first worker to be ready")
