@@ -196,7 +196,8 @@ class Scattered:
 
     def close(self) -> None:
         """In the order of the film, so that one machine can go on with the first ones."""
-        self._rewrite()
+        if self.folder.exists():
+            self._rewrite()
 
     def _rewrite(self) -> None:
         self._journal.entries[:] = [self._made[number] for number in sorted(self._made)]
