@@ -29,7 +29,6 @@ SECONDS = 60  # that one file may take
 LARGEST = 30_000_000  # bytes of a file
 EXIF_KEPT = (270, 271, 272, 306, 315, 33432, 34665, 34853)  # what no result may lack
 LOSSLESS = ("png", "tiff", "bmp", "ppm", "jp2")
-FAINT = 16  # alpha up to which a colour is not compared
 
 
 class TooLongError(BaseException):
@@ -115,13 +114,21 @@ def of_pillow(before: Image.Image | None, after: Image.Image | None, target: Pat
     if before.mode in ("1", "L", "LA") and held.grey and after.mode not in ("1", "L", "LA", "P"):
         yield f"mode {before.mode} became {after.mode}"
     if held.metadata:
-        had, has = before.getexif(), after.getexif()
+        had, has = exif_of(before), exif_of(after)
         yield from (f"EXIF field {tag}" for tag in EXIF_KEPT if had.get(tag) and not has.get(tag))
     had, has = before.info.get("dpi"), after.info.get("dpi")
     if held.dpi and had and had[0] > 1 and (not has or abs(float(had[0]) - float(has[0])) > 0.6):
         yield f"resolution {had} became {has}"
     if key in LOSSLESS and before.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
         yield from of_colours(*(np.asarray(image.convert("RGBA")).astype(int) for image in (before, after)))
+
+
+def exif_of(image: Image.Image) -> dict:
+    try:
+        return dict(image.getexif())
+    # Of broken blocks it raises anything.
+    except Exception:
+        return {}
 
 
 def of_colours(before: np.ndarray, after: np.ndarray) -> Iterator[str]:
@@ -132,8 +139,9 @@ def of_colours(before: np.ndarray, after: np.ndarray) -> Iterator[str]:
         yield "alpha"
     if hard and (before[..., 3].min(), before[..., 3].max()) != (after[..., 3].min(), after[..., 3].max()):
         yield "alpha range"
-    shown = np.minimum(before[..., 3], after[..., 3]) > FAINT
-    if shown.any() and np.abs(before - after)[shown][:, :3].max() > 1:
+    # Of faint colours 8 bits keep little.
+    seen_by = np.minimum(before[..., 3], after[..., 3]) / 255
+    if (np.abs(before - after)[..., :3].max(axis=2) * seen_by).max() > 2:
         yield "colours"
 
 

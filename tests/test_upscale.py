@@ -698,3 +698,13 @@ def test_the_bundled_checkpoint_from_file_to_file(tmp_path):
     expected = (96, 72)
     nearly = cv2.resize(soft, expected, interpolation=cv2.INTER_CUBIC)
     assert np.abs(made.astype(int) - nearly)[6:-6, 6:-6].mean() < 3
+
+
+def test_thin_parts_of_a_hard_mask_do_not_fade():
+    alpha = np.zeros((40, 40), np.uint8)
+    alpha[5, 3:30], alpha[20, 20], alpha[25:38, 3:30] = 255, 255, 255
+    alpha[30, 5:20] = 0
+    result = enlarge(Picture(noise(40, 40, 3), alpha), [Nearest(2)], 80, 80).alpha
+    assert np.array_equal(result[10:12, 10:50], np.full((2, 40), 255))
+    assert np.array_equal(result[40:42, 40:42], np.full((2, 2), 255))
+    assert np.array_equal(result[60:62, 14:36], np.zeros((2, 22)))

@@ -22,7 +22,8 @@ _PAM = re.compile(
 
 
 def begins(head: bytes) -> bool:
-    return head[:2] in (b"P2", b"P3", b"P5", b"P6", b"P7") and head[2:3] in (b" ", b"\n", b"\t", b"\r", b"#")
+    # "P7 332" is another format's.
+    return head[:3] == b"P7\n" or (head[:2] in (b"P2", b"P3", b"P5", b"P6") and head[2:3] in b" \n\t\r#")
 
 
 def opened(data: bytes) -> Source:

@@ -11,6 +11,7 @@ from sa_upscale.images import Opened
 from sa_upscale.images.picture import top
 from sa_upscale.images.source import Arrays
 from sa_upscale.upscale.pictures import (
+    SOFTENED_REACH,
     Progress,
     Runner,
     bled,
@@ -132,7 +133,7 @@ def _alpha_rows(
     opened: Opened, known: Survey, engines: Sequence[Runner], width: int, height: int, on_progress: Progress | None
 ) -> Iterator[np.ndarray]:
     """The enlarged alpha `(rows, width, 1)`."""
-    around = _with_margins((alpha for _, alpha in opened.rows()), 1)
+    around = _with_margins((alpha for _, alpha in opened.rows()), SOFTENED_REACH)
     coarse = (softened(band, known.hard_alpha)[above : above + count, :, None] for band, above, count in around)
     enlarged = _enlarged(coarse, (opened.height, opened.width), engines, width, height, on_progress)
     return _kept(enlarged, (alpha for _, alpha in opened.rows()), opened, height)
