@@ -13,6 +13,7 @@ from sa_upscale.errors import UpscaleError
 from sa_upscale.images import Picture, opened, png, read
 from sa_upscale.images.directories import directory, set_number
 from tests.pictures import (
+    SRGB,
     encoded,
     pillow_bytes,
     png_file,
@@ -189,3 +190,11 @@ def test_animations_are_refused_not_flattened(kind):
     data = pillow_bytes(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
     with pytest.raises(UpscaleError, match="3 frames"):
         read(data)
+
+
+def test_a_webp_with_a_broken_chunk_of_metadata_is_read_and_said():
+    picture = Picture(smooth_samples(30, 40, 3), icc=SRGB, lossless=True)
+    data = encoded(picture, "webp")
+    found = read(data.replace(b"ICCP", b"\x8dCCP"))
+    assert np.array_equal(found.pixels, picture.pixels)
+    assert found.icc is None

@@ -70,7 +70,7 @@ def library() -> Iterator[None]:
         raise
     # No library says what it raises on broken files: SyntaxError, KeyError, struct.error and cv2.error are all seen.
     except Exception as error:
-        raise Damaged(" ".join(str(error).split())[:160]) from error
+        raise Damaged(" ".join(str(error).split())[:160] or type(error).__name__) from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 from PIL import WebPImagePlugin
 
-from sa_upscale.images import pillow
+from sa_upscale.images import opencv, pillow
 from sa_upscale.images.exif import carry_exif
 from sa_upscale.images.picture import Picture
 from sa_upscale.images.source import Damaged, Source, unpack
@@ -19,7 +19,15 @@ def opened(data: bytes) -> Source:
     (length,) = unpack("<I", data, 4)
     if length + 8 > len(data):
         raise Damaged("the file is cut short")
-    image = pillow.header(WebPImagePlugin.WebPImageFile, data)
+    try:
+        image = pillow.header(WebPImagePlugin.WebPImageFile, data)
+    except Damaged:
+        if data[12:16] != b"VP8X":
+            raise
+        # A broken chunk beside whole pixels.
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        notes = ["its metadata is damaged and was left out"]
+        return Source(width, height, lambda: opencv.arrays(data, "uint8"), notes=notes)
     source = Source(
         *image.size,
         lambda: pillow.arrays(image),
