@@ -136,7 +136,7 @@ def _resident() -> float:
 
 def kill(folder: Path, times: int) -> str:
     """A row for each SIGKILL: when, and how many frames the next run found done."""
-    clip = make_clip(folder / "clip.mp4", 240, (64, 48))
+    clip = make_clip(folder / "clip.mp4", 96 * times, (64, 48))  # more than the runs can do before they are killed
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
