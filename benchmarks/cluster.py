@@ -6,6 +6,7 @@
 `kill`      a folder of pictures during which no, one or two workers are killed
 `cost`      seconds for each pixel and each file, on one core
 `survey`    how fast the driver marks a film in 1080p, and what a worker's jump costs
+`predict`   what `cost` and `survey` mean for 10 000 files and a two-hour film on 1, 8 and 64 devices
 `simulate`  a Ray cluster on this machine whose workers sleep for as long as work would take, against the cost model
 """
 
@@ -267,10 +268,52 @@ def kill(count: int = 24) -> list[dict]:
                 for pid, after in zip(pids[:killed], (1.0, 2.0), strict=False):
                     threading.Timer(after, os.kill, (pid, signal.SIGKILL)).start()
                 seconds = _round(team, jobs, 2)
-            digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted((folder / "out").iterdir())]
+            digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted((folder / "out").glob("[!.]*"))]
             expected = expected or digests
             rows.append({"engine": engine, "killed": killed, "seconds": seconds, "same": digests == expected})
     return rows
+
+
+START = 10.0  # s until workers are ready, the network loaded
+SEGMENT = 96  # frames of a film with 24 in a second
+AROUND = 9  # frames a segment's worker decodes beyond its own: BEFORE and AFTER
+
+
+def folder_hours(
+    devices: int, files: int, pixels: float, core: dict, speed: float = 1.0, network: float = 0.0
+) -> float:
+    """Hours for so many files of so many source pixels on devices that are `speed` times as fast as one core.
+
+    `network` is the seconds that fetching and sending one file takes each worker; nothing on a file system.
+    """
+    each = core["file"] + network + core["pixel"] * pixels / speed
+    last = each / 2  # on average the last file ends half a file after the others
+    return (START + files * core["header"] + files * each / devices + last) / 3600
+
+
+def film_hours(devices: int, frames: int, frame: float, marking: dict) -> float:
+    """Hours for a film whose frames take a device so many seconds each; the driver's marking goes on meanwhile."""
+    segment = SEGMENT * frame + marking["jump"] + AROUND / marking["frames per second"]
+    segments = -(-frames // SEGMENT)
+    rounds = max(segments / devices, 1) * segment + segment / 2
+    return (START + max(frames / marking["frames per second"], rounds)) / 3600
+
+
+def predict(figures: Path) -> dict:
+    """What `cost` and `survey`, as kept in a file, mean for large jobs on 1, 8 and 64 devices: hours."""
+    known = json.loads(figures.read_text())
+    core, marking = known["cost"], known["survey"]
+    film = 2 * 3600 * 24
+    pixels = 1920 * 1080
+    return {
+        devices: {
+            "10 000 files of 1 MP, cores": folder_hours(devices, 10_000, 1e6, core),
+            "the same, devices 50 times as fast": folder_hours(devices, 10_000, 1e6, core, 50),
+            "two hours of 1080p, cores": film_hours(devices, film, core["pixel"] * pixels, marking),
+            "the film, devices 50 times as fast": film_hours(devices, film, core["pixel"] * pixels / 50, marking),
+        }
+        for devices in (1, 8, 64)
+    }
 
 
 MEASURES = {
@@ -287,11 +330,11 @@ MEASURES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
-    parser.add_argument("what", nargs="+", choices=MEASURES)
-    parser.add_argument("--json", type=Path, help="add the raw figures to this file")
+    parser.add_argument("what", nargs="+", choices=[*MEASURES, "predict"])
+    parser.add_argument("--json", type=Path, help="add the raw figures to this file; `predict` reads them there")
     arguments = parser.parse_args()
     for what in arguments.what:
-        figures = MEASURES[what]()
+        figures = predict(arguments.json) if what == "predict" else MEASURES[what]()
         print(what, json.dumps(figures, indent=1), flush=True)
         if arguments.json:
             known = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}

@@ -146,6 +146,23 @@ def test_one_run_to_an_output(tmp_path):
         claims.check(file, claim.token)
 
 
+def test_what_killed_workers_left_half_written_is_swept_away(tmp_path):
+    partial = f".{'0a' * 16}.part"
+    for name in ("older", "newer"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / partial).touch()
+        (tmp_path / name / "whole.part").touch()
+    os.utime(tmp_path / "older" / partial, (1, 1))
+    with claims.Claim(tmp_path / ".lock") as claim:
+        (tmp_path / "newer" / partial).touch()
+        claim.sweep([tmp_path / "older", tmp_path / "newer"])
+    assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.part")) == [
+        "newer/whole.part",
+        f"older/{partial}",
+        "older/whole.part",
+    ]
+
+
 def test_the_claim_of_a_dead_run_is_taken_over(tmp_path):
     file = tmp_path / ".lock"
     ended = subprocess.Popen([sys.executable, "-c", ""])

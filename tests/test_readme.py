@@ -19,7 +19,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "comparing.md").read_text(encoding="utf-8")
 # Videos, training and measuring take long and have tests of their own, as have the doctor and the extra onnx.
 RUN = ("image", "compare", "maps", "models")
-UNREACHABLE = ("fetch", "--retry")  # what needs the network, or an earlier failure
+# What needs the network, an earlier failure, or several devices.
+UNREACHABLE = ("fetch", "--retry", "--devices", "--engine", "s3://bucket/scans")
 
 
 def blocks(language, text=README):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from sa_upscale.errors import UpscaleError
@@ -13,6 +15,7 @@ from sa_upscale.errors import UpscaleError
 BEAT = 10.0  # s between two signs of life
 DEAD = 60.0  # s without one, by the file system's own clock
 TOKEN = "token.json"
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.part")  # as `images.replacing` names what is not whole
 
 
 class Claim:
@@ -30,6 +33,7 @@ class Claim:
             self._take(json.dumps(about))
         except OSError as error:
             raise UpscaleError(f"{file.parent} is not writable ({error.strerror or error})") from None
+        self._began = self.file.stat().st_mtime  # by the file system's own clock
         self._beating = threading.Thread(target=self._beat, name="claim", daemon=True)
         self._beating.start()
 
@@ -40,6 +44,13 @@ class Claim:
         self._ended.set()
         self._beating.join()
         self.file.unlink(missing_ok=True)
+
+    def sweep(self, folders: Iterable[Path]) -> None:
+        """Remove what killed workers of this run have left half written in these folders."""
+        for folder in folders:
+            for entry in os.scandir(folder):
+                if PARTIAL.fullmatch(entry.name) and entry.stat().st_mtime >= self._began:
+                    Path(entry.path).unlink(missing_ok=True)
 
     def _take(self, content: str) -> None:
         while True:

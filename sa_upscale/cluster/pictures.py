@@ -90,20 +90,22 @@ def run(
     if any(job.source is None or job.target is None for job in jobs):
         raise UpscaleError("standard input and output are for one machine; leave --engine and --devices out")
     with contextlib.ExitStack() as stack:
-        claim = None
+        claim = held = None
         if folder := _output_folder(jobs):
             ending = "-{}of{}".format(*shard) if shard else ""
             held = stack.enter_context(claims.Claim(folder / f".sa-upscale{ending}.lock"))
             claim = (str(held.file), held.token)
         setup = Setup(model, options, Weights.of(model, travel=where.engine == "ray"), claim)
         crew = crew_for(where, functools.partial(PictureWorker, order=order), setup)
-        return run_jobs(jobs, crew, **callbacks)
+        # Other parts may be at work in the same folders.
+        return run_jobs(jobs, crew, claim=None if shard else held, **callbacks)
 
 
 def run_jobs(
     jobs: Sequence[Task],
     crew: Crew,
     *,
+    claim: claims.Claim | None = None,
     on_progress: Callable[[int, int, Sequence[Seat]], None] | None = None,
     on_result: Callable[[upscale.Result], None] | None = None,
     on_notice: Callable[[str], None] = lambda line: None,
@@ -111,7 +113,7 @@ def run_jobs(
     """Do the `jobs` with the workers of the `crew`, which are gone afterwards; results in the order they came in.
 
     What fails three times, on whichever worker, is reported in its `Result`, and the others are done.  Interrupted, it
-    leaves whole files only.
+    leaves whole files only; what killed workers left half written is swept away where the output is ours by a `claim`.
     """
     results: list[upscale.Result] = []
 
@@ -138,6 +140,8 @@ def run_jobs(
             error = done.error and done.error.replace(str(done.item.task.source), str(job.source))
             finished(dataclasses.replace(result, source=job.source, target=job.target, error=error))
             changed(crew.seats)
+    if team.deaths and claim:
+        claim.sweep({Path(job.target).parent for job in possible if not places.is_address(job.target)})
     return results
 
 

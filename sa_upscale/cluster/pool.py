@@ -118,7 +118,8 @@ class Team:
     on_notice: Callable[[str], None]
     on_change: Callable[[Sequence[Seat]], None] | None = None
     _calls: dict[Future, tuple[Seat, list[Item], float]] = field(default_factory=dict)
-    _deaths: int = 0
+    deaths: int = 0
+    _deaths: int = 0  # since anything was last finished
 
     def __enter__(self) -> "Team":
         try:
@@ -225,6 +226,7 @@ class Team:
 
     def _died(self, seat: Seat, bundle: list[Item], schedule: Schedule, death: BaseException) -> Iterator[Done]:
         how = " ".join(str(death).split())[:200]
+        self.deaths += 1
         self._deaths += 1
         if self._deaths > 3 * len(self.crew.seats) + SPARE_DEATHS:
             raise UpscaleError(f"workers die one after the other ({seat.name}: {how}); is there enough memory?")
