@@ -105,10 +105,22 @@ def photos(folder: Path, count: int, size: tuple[int, int]) -> None:
         picture.save(folder / f"{index:03}.png")
 
 
-def speedup(count: int = 40, rounds: int = 3, size: tuple[int, int] = (256, 256)) -> dict:
-    """Two single-core workers against one on equal pictures: four rounds, which side is first taking turns.
+def single_core(setup, device: str, threads: int, core: int, *, order):
+    """A picture worker that has one core to itself, its threads for reading and writing included."""
+    from sa_upscale.cluster import pictures
 
-    One team of two stays; the side of one worker uses the first of them only.
+    if hasattr(os, "sched_setaffinity"):
+        # A thread inherits it; those that are there already are told one by one.
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), {core})
+    return pictures.PictureWorker(setup, device, threads, order=order)
+
+
+def speedup(count: int = 40, rounds: int = 3, size: tuple[int, int] = (256, 256)) -> dict:
+    """Two single-core workers against one on equal pictures: rounds in which the two sides take turns.
+
+    One team of two stays; the side of one worker uses the first of them only.  Without a core of its own, a worker
+    reads and writes on the other one's while the network is at work, so that one alone already uses more than one.
     """
     from sa_upscale import upscale
     from sa_upscale.cluster import pictures
@@ -120,9 +132,11 @@ def speedup(count: int = 40, rounds: int = 3, size: tuple[int, int] = (256, 256)
         photos(folder / "in", count, size)
         jobs = upscale.plan_jobs([folder / "in"], folder / "out", size=upscale.Size(4))
         (folder / "out").mkdir()
-        factory = functools.partial(pictures.PictureWorker, order=pictures.Order(upscale.Size(4)))
+        order = pictures.Order(upscale.Size(4))
+        own = functools.partial(single_core, order=order)
+        shared = functools.partial(_any_core, order=order)
         setup = Setup("compact-x4", {})
-        for engine in ENGINES:
+        for engine, factory in itertools.product(ENGINES, (own, shared)):
             times: dict[int, list[float]] = {1: [], 2: []}
             with _pair(engine, factory, setup) as team:
                 for sides in itertools.islice(itertools.cycle([(1, 2), (2, 1)]), rounds + 1):
@@ -130,13 +144,20 @@ def speedup(count: int = 40, rounds: int = 3, size: tuple[int, int] = (256, 256)
                         times[workers].append(_round(team, jobs, workers))
             one, two = (statistics.median(times[side][1:]) for side in (1, 2))
             pairs = [a / b for a, b in zip(times[1][1:], times[2][1:], strict=True)]
-            found[engine] = {"one": one, "two": two, "ratio": statistics.median(pairs), "pairs": pairs}
+            cores = "a core each" if factory is own else "any core"
+            found[f"{engine}, {cores}"] = {"one": one, "two": two, "ratio": statistics.median(pairs), "pairs": pairs}
     return found
+
+
+def _any_core(setup, device: str, threads: int, core: int, *, order):
+    from sa_upscale.cluster import pictures
+
+    return pictures.PictureWorker(setup, device, threads, order=order)
 
 
 def _pair(engine: str, factory, setup) -> Team:
     seats = [Seat(number, f"core {number + 1}") for number in range(2)]
-    given = [(setup, "cpu", 1)] * 2
+    given = [(setup, "cpu", 1, core) for core in range(2)]
     if engine == "processes":
         crew = processes.Processes(seats, factory, given)
     else:
@@ -259,7 +280,7 @@ def kill(count: int = 24) -> list[dict]:
         for engine, killed in itertools.product(ENGINES, (0, 1, 2)):
             shutil.rmtree(folder / "out", ignore_errors=True)
             jobs = upscale.plan_jobs([folder / "in"], folder / "out", size=upscale.Size(4))
-            factory = functools.partial(pictures.PictureWorker, order=pictures.Order(upscale.Size(4)))
+            factory = functools.partial(_any_core, order=pictures.Order(upscale.Size(4)))
             team = _pair(engine, factory, Setup("compact-x4", {}))
             pids: list[int] = []
             team.admit = lambda facts, pids=pids: pids.append(facts["pid"])

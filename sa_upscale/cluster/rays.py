@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -138,15 +138,16 @@ class Cluster:
         address = address or os.environ.get("RAY_ADDRESS")
         if address and address != "auto":
             _check_address(address)
-        with _silent(ray):
-            try:
-                self._join(address)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                if address == "auto":
-                    raise UpscaleError(
-                        "no Ray cluster runs on this machine; begin one with `ray start --head`, or leave --address out"
-                    ) from None
-                raise UpscaleError(f"no Ray cluster can be used{_at(address)}: {_first_line(error)}") from None
+        _silence(ray)
+        try:
+            self._join(address)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if address == "auto":
+                raise UpscaleError(
+                    "no Ray cluster runs on this machine; begin one with `ray start --head`, or leave --address out"
+                ) from None
+            at = f" at {address}" if address else ""
+            raise UpscaleError(f"no Ray cluster can be used{at}: {' '.join(str(error).split())[:300]}") from None
 
     def nodes(self) -> list[dict[str, float]]:
         """The resources ("CPU", "GPU") of each machine that is there."""
@@ -232,25 +233,14 @@ def _check_address(address: str) -> None:
         raise UpscaleError(problem) from None
 
 
-@contextlib.contextmanager
-def _silent(ray) -> Iterator[None]:
-    """Keep from the terminal what Ray says on joining and, from then on, its lines about workers: we tell ourselves."""
+def _silence(ray) -> None:
+    """Keep Ray's lines about its workers from the terminal: we tell of them ourselves."""
     # There is no public way: the thread that listens for errors writes them to stdout, among our JSON lines.
     with contextlib.suppress(AttributeError):
         ray._private.worker.print_worker_logs = lambda *_: None
-    yield
 
 
 def _missing_package(error: BaseException) -> UpscaleError | None:
     if "No module named 'sa_upscale'" in str(error):
         return UpscaleError("a machine of the cluster has no sa-upscale; install the same version on all of them")
     return None
-
-
-def _at(address: str | None) -> str:
-    return f" at {address}" if address else ""
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:300]

@@ -14,12 +14,10 @@ from sa_upscale.cluster import claims
 from sa_upscale.cluster.pool import Crew, Seat, Worker
 from sa_upscale.errors import UpscaleError
 
-ENGINES = ("processes", "ray")
-
 
 @dataclass(frozen=True)
 class Where:
-    """Where the work is done: `engine` is one of `ENGINES`, `address` that of a Ray cluster, `devices` as in
+    """Where the work is done: `engine` is "processes" or "ray", `address` that of a Ray cluster, `devices` as in
     `parse_devices`, each None unless asked for."""
 
     engine: str | None = None
