@@ -1,4 +1,13 @@
-"""Run the benchmarks and print a Markdown table; `--json FILE` keeps the raw figures.
+"""Measure how fast the tool is, and where its time goes: `python -m benchmarks [PART…]`, all parts by default.
+
+    machine    products of matrices and copies of memory: what the processor can do at most
+    networks   every network at its real size against the plain way and against its own convolutions alone
+    start      `--help` and the first tile, against the imports they cannot do without
+    image      a photo of one megapixel from command to file, and a batch of 200 small JPEGs
+    stages     the seconds of each stage of one photo
+    video      a clip against its frames in memory
+    memory     peak of a 4000×3000 photo at ×4
+    quality    Set5 in the fast number type against float32 (needs --shared)
 
 Every comparison interleaves its two sides in one run and quotes medians, because machines drift and are shared.
 """
@@ -10,77 +19,108 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
-from benchmarks import video
+from benchmarks import chart, journey, machine, quality, video
 from benchmarks.batch import batch
+from benchmarks.networks import networks
 from benchmarks.pairs import pairwise
-from sa_upscale import models
-from sa_upscale.engine import Engine
+
+PARTS = ("machine", "networks", "start", "image", "stages", "video", "memory", "quality")
 
 
-def start_up(runs: int) -> dict[str, float]:
+def help_text(runs: int) -> dict[str, float]:
     """`--help` against a Python that imports typer and rich; aim: at most 1.5."""
     ours = [sys.executable, "-m", "sa_upscale", "--help"]
     bare = [sys.executable, "-c", "import typer, rich"]
     return pairwise(lambda: _quietly(ours), lambda: _quietly(bare), runs)
 
 
-def network(runs: int) -> dict[str, float]:
-    """The compact network's engine on 512×512 against the plain way: float32, NCHW, the whole picture at once."""
-    model = models.build("compact").eval()
-    picture = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
-    engine = Engine(model)
-
-    @torch.inference_mode()
-    def plain() -> torch.Tensor:
-        x = torch.from_numpy(picture).movedim(-1, 0)[None].float() / 255
-        return (model(x)[0].clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
-
-    return pairwise(lambda: engine.run(picture), plain, runs)
-
-
 def memory() -> dict[str, float]:
     """Peak resident gigabytes of `image` on a 4000×3000 photo at ×4; aim: under 3."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "photo.jpg"
-        coarse = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((4000, 3000), Image.BICUBIC).save(source, quality=90)
+        source = journey.photo(Path(folder) / "photo.jpg", 4000)
         before = time.perf_counter()
-        _quietly([sys.executable, "-m", "sa_upscale", "image", str(source), "-x4", "--device", "cpu"])
+        _quietly(journey.command(source, Path(folder) / "result.png"))
         elapsed = time.perf_counter() - before
-    return {"ours": elapsed, "gigabytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6}
+    return {"seconds": elapsed, "gigabytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6}
 
 
 def _quietly(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--runs", type=int, default=7, help="counted runs of each pair")
-    parser.add_argument("--json", type=Path, help="also write the raw figures to this file")
-    arguments = parser.parse_args()
-    figures = {
-        "`--help` against importing typer and rich": start_up(arguments.runs),
-        "compact x4 on 512x512 against fp32, NCHW, whole": network(arguments.runs),
-        "`image` on 4000x3000 at x4, peak memory": memory(),
-        "200 small JPEGs from file to file against the network alone": batch(arguments.runs),
-        "compact x4 on a clip against its frames in memory": video.overlap("compact", arguments.runs),
+def measure(part: str, runs: int, shared: Path | None) -> dict[str, dict[str, float]]:
+    """The figures of one part by what they are of."""
+    work: dict[str, Callable[[], dict]] = {
+        "machine": lambda: {"this machine": machine.ceilings()},
+        "networks": lambda: networks(runs),
+        "start": lambda: {
+            "`--help` against importing typer and rich": help_text(runs),
+            "`image` on 16×16, whole command, against importing torch": journey.first_tile(runs),
+        },
+        "image": lambda: {
+            "`image` on 1024×1024, start-up taken off, against its network": journey.whole_command(min(runs, 5)),
+            "200 small JPEGs from file to file against the network alone": batch(min(runs, 5)),
+        },
+        "stages": lambda: {"`image` on 1024×1024": journey.stages()},
+        "video": lambda: {"compact on a clip against its frames in memory": video.overlap("compact", min(runs, 5))},
+        "memory": lambda: {"`image` on 4000×4000": memory()},
+        "quality": lambda: quality.quality(shared) if shared else {},
     }
-    print("| what | ours, s | other, s | ratio (lowest to highest) |\n|---|---|---|---|")
-    for what, got in figures.items():
-        if "gigabytes" in got:
-            print(f"| {what} | {got['ours']:.1f} | | {got['gigabytes']:.2f} GB |")
-        else:
+    return work[part]()
+
+
+def table(part: str, figures: dict[str, dict[str, float]]) -> str:
+    """The figures of one part in Markdown."""
+    lines: list[str] = []
+    if part == "networks":
+        lines.append(
+            "| network | ours, s | fp32 NCHW, s | times as fast | convolutions alone, s | of ceiling | GFLOP/s |"
+        )
+        lines.append("|---|---:|---:|---:|---:|---:|---:|")
+        for name, got in figures.items():
+            spread = f"{1 / got['ratio']:.2f} ({1 / got['highest']:.2f} to {1 / got['lowest']:.2f})"
+            lines.append(
+                f"| {name} | {got['ours']:.3f} | {got['other']:.3f} | {spread} | {got['ceiling']:.3f} "
+                f"| {got['of ceiling']:.0%} | {got['GFLOP/s']:.0f} |"
+            )
+    elif part in ("start", "image", "video"):
+        lines.append("| what | ours, s | other, s | ratio (lowest to highest) |\n|---|---:|---:|---:|")
+        for what, got in figures.items():
             spread = f"{got['ratio']:.2f} ({got['lowest']:.2f} to {got['highest']:.2f})"
-            print(f"| {what} | {got['ours']:.3f} | {got['other']:.3f} | {spread} |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            lines.append(f"| {what} | {got['ours']:.3f} | {got['other']:.3f} | {spread} |")
+    elif part == "quality":
+        quality.report(figures, lines.append)
+    else:
+        lines.append("| what | figure |\n|---|---:|")
+        for what, got in figures.items():
+            lines.extend(f"| {what}: {name} | {value:.3g} |" for name, value in got.items())
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--runs", type=int, default=7, help="counted runs of each pair")
+    parser.add_argument("--shared", type=Path, help="the folder with bench/Set5")
+    parser.add_argument("--json", type=Path, help="keep the raw figures in this file, beside those of other parts")
+    parser.add_argument("--chart", type=Path, help="draw the networks' ratios into this PNG (needs matplotlib)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; known are {', '.join(PARTS)}")
+    kept = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
+    for part in arguments.parts or PARTS:
+        kept[part] = measure(part, arguments.runs, arguments.shared)
+        print(f"### {part}\n\n{table(part, kept[part])}\n", flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    if arguments.chart:
+        bars = {name: (1 / got["ratio"], got["of ceiling"]) for name, got in kept["networks"].items()}
+        chart.draw(bars, arguments.chart)
 
 
 if __name__ == "__main__":

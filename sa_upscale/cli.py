@@ -298,6 +298,9 @@ def image(
     )
     if shard:
         jobs = _part_of(jobs, shard)
+        if not jobs:
+            say.notice("there is nothing to do in this part: there are more parts than pictures")
+            return
     if retry:
         jobs = upscale.report.failed(retry, jobs)
     if compare and (len(jobs) != 1 or not (jobs[0].source and jobs[0].target)):
@@ -371,7 +374,9 @@ def _hint() -> None:
     """Tell once on a machine, and only a person, that there are better checkpoints."""
     if not sys.stderr.isatty():
         return
-    told = _cache_folder() / "hinted"
+    from sa_upscale import folders
+
+    told = folders.cache() / "hinted"
     try:
         told.parent.mkdir(parents=True, exist_ok=True)
         told.touch(exist_ok=False)
@@ -383,12 +388,6 @@ def _hint() -> None:
         "then --model realesrgan (told once)",
         file=sys.stderr,
     )
-
-
-def _cache_folder() -> Path:
-    """What this tool remembers between runs and could do without."""
-    named = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
-    return (Path(named) if named else Path.home() / ".cache") / "sa-upscale"
 
 
 def _where(engine: ClusterEngine | None, address: str | None, devices: str | None, device: str | None):
@@ -545,6 +544,8 @@ def video(
     from sa_upscale import media, upscale, video
 
     where = _where(engine, address, devices, device)
+    if far := next((name for name in (source, output or "") if "://" in name), None):
+        raise typer.BadParameter(f"{far}: films have to be on a file system; fetch it first, or mount it")
     to_stdout = output == "-"
     say = _Voice(json_lines, sys.stderr if to_stdout else sys.stdout)
     pipe = media.Pipe(sys.stdin.buffer) if source == "-" else None
@@ -835,6 +836,9 @@ def maps(
 @app.command()
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Forget what was measured, and measure this machine again.")
+    ] = False,
     json_lines: JsonOption = False,
 ) -> None:
     """Check this machine: devices, speed, codecs, folders.
@@ -845,7 +849,7 @@ def doctor(
 
     say = _Voice(json_lines, sys.stdout)
     topic, bad = None, 0
-    for found in doctor.examine(offline=offline):
+    for found in doctor.examine(offline=offline, reset=reset):
         mark = {"ok": " ", "note": "-", "bad": "!"}[found.state]
         text = f"{mark} {found.name:<22} {found.value}" + (f"\n  {'':<22} -> {found.cure}" if found.cure else "")
         head = f"{found.topic}\n" if found.topic != topic else ""

@@ -42,14 +42,17 @@ class Finding:
     cure: str = ""
 
 
-def examine(*, offline: bool = False) -> Iterator[Finding]:
-    """Every finding, as soon as it is there; `offline` asks nothing of the network.  Takes a few seconds."""
+def examine(*, offline: bool = False, reset: bool = False) -> Iterator[Finding]:
+    """Every finding, as soon as it is there; `offline` asks nothing of the network.  Takes a few seconds.
+
+    What each device is fastest with is measured when it is not known yet, or again with `reset`.
+    """
     yield from _python()
     torch = _torch()
     if isinstance(torch, Finding):
         yield torch
     else:
-        yield from _spared("devices", _devices(torch))
+        yield from _spared("devices", _devices(torch, reset))
         for problem in (_blind_torch(torch), _torchvision(torch)):
             if problem:
                 yield problem
@@ -96,15 +99,25 @@ def _torch():
     return torch
 
 
-def _devices(torch) -> Iterator[Finding]:
-    """Each device and how many megapixels of result a second the default network gives there."""
+def _devices(torch, reset: bool) -> Iterator[Finding]:
+    """Each device, what it is run with, and how many megapixels of result a second the default network gives there."""
     from sa_upscale import engine
+    from sa_upscale.engine import calibration
+
+    if reset:
+        calibration.forget()
 
     model = checkpoints.load(checkpoints.DEFAULTS["image"], 4, download=False).model
-    until = time.perf_counter() + MEASURING_SECONDS
     for name, about in _found(torch).items():
         yield Finding("devices", name, about)
-        for precision in engine.precisions(torch.device(name)):
+        device = torch.device(name)
+        before = calibration.known(device)
+        choice = before or calibration.calibrate(device)
+        text = f"{choice.precision}, tiles of {choice.tile}"
+        text += f", {choice.threads} threads" if name == "cpu" else ""
+        yield Finding("devices", f"{name} runs with", f"{text}, measured {'earlier' if before else 'now'}")
+        until = time.perf_counter() + MEASURING_SECONDS
+        for precision in engine.precisions(device):
             notices = []
             made = engine.Engine(model, device=name, precision=precision, on_notice=notices.append)
             speed = _speed(made, until)

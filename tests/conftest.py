@@ -16,8 +16,8 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_imported(tmp_path_factory):
-    """Checkpoints that the user of this machine has imported are not there for the tests."""
+    """Checkpoints that the user of this machine has imported are not there for the tests, nor what it remembers."""
     with pytest.MonkeyPatch.context() as patch:
-        for variable in ("XDG_DATA_HOME", "LOCALAPPDATA"):
+        for variable in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
             patch.setenv(variable, str(tmp_path_factory.mktemp("data")))
         yield

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sa_upscale.engine import calibration
 from sa_upscale.engine.devices import (
+    DEFAULT_TILE,
     DTYPES,
     PROBE,
     WIDER,
@@ -26,10 +28,6 @@ from sa_upscale.engine.pixels import COLOUR_REACH, WHITE, Rows, pad, round_up, t
 from sa_upscale.engine.tiles import Span, Strip, overlap, spans
 from sa_upscale.errors import UpscaleError
 
-# What a tile adds to the picture, in LR pixels a side, its overlap not counted.  On a CPU the feature maps
-# of a larger one fall out of the caches: measured on Compact, two cores with 32 MB, 300×300 with the
-# overlap is the best in fp32 and within a tenth of the best in bf16.
-DEFAULT_TILE = {"cpu": 256, "cuda": 512, "mps": 256}
 SMALLEST_TILE = 16
 MOST_AT_ONCE = 8  # frames; more gain nothing, and each waits for the last
 
@@ -75,9 +73,10 @@ class Engine:
     """Runs `model` on `device` in tiles.
 
     `device`: "cpu", "cuda", "cuda:N" or "mps"; None takes the first there is of cuda, mps, cpu.
-    `precision`: "fp32", "bf16" or "fp16"; None takes what the device is fast at (`precisions`), except that
+    `precision`: "fp32", "bf16" or "fp16"; None takes what the device is fast at (`calibration`), except that
     pictures deeper than 8 bits avoid bf16, whose eight bits would show as bands.
-    `tile`: LR pixels a side that each tile adds to the picture; None chooses by the free memory.
+    `tile`: LR pixels a side that each tile adds to the picture; None takes what the device is fast at, as far as its
+    free memory goes.
     `tta`: take the mean of the eight ways to turn and mirror what the network is given, at eight times the work.
     `match_color`: give the result of pictures the low frequencies of the source.
     `on_notice`: called with a line for the user when the engine had to change course.
@@ -102,7 +101,11 @@ class Engine:
         able = precisions(self.device)
         if precision is not None and precision not in able:
             raise UpscaleError(f"{self.device} cannot run in {precision}; it can in {', '.join(able)}")
-        self.precision = precision or able[0]
+        measured = calibration.known(self.device)
+        if measured and self.device.type == "cpu":
+            torch.set_num_threads(measured.threads)
+        self._default_tile = measured.tile if measured else DEFAULT_TILE[self.device.type]
+        self.precision = precision or (measured.precision if measured else able[0])
         self.scale, self.window = model.scale, model.window
         self._able = able
         self._deep = precision or next(name for name in able if name != "bf16")
@@ -120,7 +123,8 @@ class Engine:
     def fingerprint(self) -> str:
         """A hash of all that decides the result: the network's weights, the type it runs in, the device, the tiles."""
         digest = hashlib.sha256(f"{type(self._source).__name__} {self._source.parameters_dict}".encode())
-        choices = (self.precision, self._deep, self.device.type, self._tile, self._tta, self._match_color)
+        tile = self._tile or self._default_tile
+        choices = (self.precision, self._deep, self.device.type, tile, self._tta, self._match_color)
         digest.update(" ".join(map(str, choices)).encode())
         for name, values in self._source.state_dict().items():
             digest.update(name.encode() + values.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
@@ -403,7 +407,7 @@ class Engine:
 
     def _choose_tile(self, job: Job) -> int:
         """The default tile of the device, or as much of it as half the free memory holds."""
-        tile = DEFAULT_TILE[self.device.type]
+        tile = self._default_tile
         if max(job.height, job.width) <= PROBE:
             return tile
         itemsize = DTYPES[self._precision_for(job)].itemsize

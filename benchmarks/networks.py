@@ -1,0 +1,82 @@
+"""Every network at its real size: the engine against the plain way, and against the ceiling of its convolutions.
+
+The plain way is what other tools do on a processor: float32, channels first, the whole picture at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.machine import Convolutions
+from benchmarks.pairs import pairwise
+from sa_upscale import models
+from sa_upscale.engine import Engine, precisions
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and the LR picture it is measured on."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    height: int
+    width: int
+
+
+CASES = (
+    Case("RRDBNet, 23 blocks, 128×128", lambda: models.build("rrdbnet"), 128, 128),
+    Case("RRDBNet, 6 blocks, 256×256", lambda: models.build("rrdbnet", blocks=6), 256, 256),
+    Case("SRResNet, 256×256", lambda: models.build("srresnet"), 256, 256),
+    Case("compact, 256×256", lambda: models.build("compact"), 256, 256),
+    Case("compact, 1024×1024", lambda: models.build("compact"), 1024, 1024),
+    Case("compact-video, 640×360", lambda: models.build("compact-video"), 360, 640),
+    Case("VSRResNet, 160×96", lambda: models.build("vsrresnet", global_skip=True), 96, 160),
+)
+
+
+def measure(case: Case, precision: str, runs: int) -> dict[str, float]:
+    """Seconds of the engine and of the plain way in turn, and what part of the conv ceiling the engine reaches."""
+    torch.manual_seed(0)
+    model = case.build().eval().requires_grad_(False)
+    picture = np.random.default_rng(0).integers(0, 256, (case.height, case.width, 3), dtype=np.uint8)
+    engine = Engine(model, device="cpu", precision=precision)
+    prepared = [engine.prepare(picture)] * model.window
+
+    def ours() -> np.ndarray:
+        # A frame of a video: only one of the five is new.
+        return engine.run_prepared([*prepared[1:], engine.prepare(picture)])
+
+    figures = pairwise(ours, lambda: plain(model, picture), runs)
+    convolutions = Convolutions(model, lambda network: network(_input(model, picture)))
+    alone = convolutions.seconds(precision)
+    return figures | {
+        "times as fast": figures["other"] / figures["ours"],
+        "ceiling": alone,
+        "of ceiling": alone / figures["ours"],
+        "GFLOP/s": convolutions.operations / figures["ours"] / 1e9,
+    }
+
+
+@torch.inference_mode()
+def plain(model: nn.Module, picture: np.ndarray) -> np.ndarray:
+    """The whole picture at once in float32, channels first."""
+    sr = model(_input(model, picture))[0]
+    return sr.clamp(0, 1).mul(255).round().byte().movedim(0, -1).contiguous().numpy()
+
+
+def _input(model: nn.Module, picture: np.ndarray) -> torch.Tensor:
+    x = torch.from_numpy(picture).movedim(-1, 0)[None].float().div(255).contiguous()
+    return torch.stack([x] * model.window, dim=1) if model.window > 1 else x
+
+
+def networks(runs: int) -> dict[str, dict[str, float]]:
+    """`measure` for every case in the precision this processor is fast at, and in float32."""
+    first = precisions(torch.device("cpu"))[0]
+    return {
+        f"{case.name}, {precision}": measure(case, precision, runs)
+        for case in CASES
+        for precision in dict.fromkeys((first, "fp32"))
+    }

@@ -1,0 +1,53 @@
+"""What the fast number types cost: Set5 in the precision the engine chooses, against float32, for bundled networks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sa_upscale import checkpoints, images
+from sa_upscale.engine import Engine, precisions
+from sa_upscale.metrics.psnr import psnr_y
+
+
+def quality(shared: Path) -> dict[str, dict[str, float]]:
+    """For each bundled checkpoint PSNR-Y in both types, their difference (aim: 0.02 dB at most) and the worst pixel's."""
+    fast = precisions(torch.device("cpu"))[0]
+    entries = [entry for entry in checkpoints.entries().values() if entry.bundled]
+    return {
+        f"{entry.name}, {fast}": _compared(entry, fast, shared / "bench" / "Set5")
+        for entry in entries
+        if (shared / "bench" / "Set5" / f"LRx{entry.scale}").is_dir()
+    }
+
+
+def _compared(entry: checkpoints.Entry, fast: str, folder: Path) -> dict[str, float]:
+    model = checkpoints.load(entry.name).model
+    engines = [Engine(model, device="cpu", precision=name) for name in (fast, "fp32")]
+    scores, worst = [], 0
+    for file in sorted((folder / f"HRx{entry.scale}").iterdir()):
+        lr = images.read(folder / f"LRx{entry.scale}" / file.name).pixels
+        hr = images.read(file).pixels
+        results = [_upscaled(engine, lr) for engine in engines]
+        scores.append([psnr_y(*map(_tensor, (sr, hr)), border=entry.scale).item() for sr in results])
+        worst = max(worst, int(np.abs(results[0].astype(int) - results[1]).max()))
+    ours, exact = np.mean(scores, axis=0)
+    return {"ours": float(ours), "fp32": float(exact), "difference": float(ours - exact), "worst pixel": worst}
+
+
+def _upscaled(engine: Engine, lr: np.ndarray) -> np.ndarray:
+    return engine.run_prepared([engine.prepare(lr)] * engine.window)
+
+
+def _tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).movedim(-1, 0)[None].float() / 255
+
+
+def report(figures: dict[str, dict[str, float]], line: Callable[[str], None]) -> None:
+    """The table in Markdown."""
+    line("| checkpoint | Set5 PSNR-Y, dB | in float32 | difference | worst pixel |\n|---|---:|---:|---:|---:|")
+    for name, got in figures.items():
+        line(
+            f"| {name} | {got['ours']:.3f} | {got['fp32']:.3f} | {got['difference']:+.4f} | {got['worst pixel']}/255 |"
+        )

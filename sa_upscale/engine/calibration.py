@@ -1,0 +1,151 @@
+"""What this machine is fastest with: number type, tile and threads, measured once in a few seconds and remembered."""
+
+import functools
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sa_upscale import folders
+from sa_upscale.engine.devices import DEFAULT_TILE, DTYPES, precisions
+
+SECONDS = 4.0
+FEATURES, LAYERS = 64, 6  # the layer most of our networks are made of
+TILES = (128, 192, 256, 384, 512)
+CONTEXT = 18  # LR pixels a side that a tile sees beyond what it adds, as of the compact network
+# How much faster something else than the default has to be: less is noise.  Other programs that keep processors busy make
+# fewer threads look better than they are.
+BETTER = {"precision": 1.15, "tile": 1.15, "threads": 1.3}
+LONG = 20_000_000  # LR pixels from which it pays to measure first
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a device is to be run with; `threads` are those of the processor."""
+
+    precision: str
+    tile: int
+    threads: int
+
+
+def default(device: torch.device) -> Choice:
+    """What to take where nothing was measured."""
+    return Choice(precisions(device)[0], DEFAULT_TILE[device.type], torch.get_num_threads())
+
+
+def known(device: torch.device) -> Choice | None:
+    """What was measured here before; None when it was not, or on another processor or torch."""
+    try:
+        kept = json.loads(_file().read_text(encoding="utf-8"))
+        choice = Choice(**kept[_machine(device)])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return choice if choice.precision in precisions(device) and choice.tile > 0 and choice.threads > 0 else None
+
+
+def calibrate(device: torch.device) -> Choice:
+    """Measure, remember and return the choice.  Takes about `SECONDS`; only a CPU has something to choose."""
+    choice = _measured(device) if device.type == "cpu" else default(device)
+    file = _file()
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        kept = {}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        whole = file.with_name(f".{file.name}.{os.getpid()}")
+        whole.write_text(json.dumps(kept | {_machine(device): asdict(choice)}, indent=1), encoding="utf-8")
+        whole.replace(file)
+    except OSError:
+        pass  # nothing can be remembered here: it will be measured again
+    return choice
+
+
+def forget() -> None:
+    """Measure again next time."""
+    _file().unlink(missing_ok=True)
+
+
+def _file() -> Path:
+    return folders.cache() / "calibration.json"
+
+
+def _machine(device: torch.device) -> str:
+    """What has to be as it was for a measurement to hold."""
+    # Not torch's threads, which a choice changes.
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    about = [torch.__version__, platform.machine(), _processor(), f"{threads} of {processors}"]
+    if device.type == "cuda":
+        about.append(torch.cuda.get_device_name(device))
+    return " | ".join([str(device), *about])
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _measured(device: torch.device) -> Choice:
+    """The fastest in three rounds: number type, then tile, then threads, each against the default in turn."""
+    choice, until = default(device), time.perf_counter() + SECONDS
+    for field, candidates in (
+        ("precision", [name for name in precisions(device) if name != "fp16"]),
+        ("tile", TILES),
+        ("threads", _threads()),
+    ):
+        options = [choice] + [Choice(**asdict(choice) | {field: value}) for value in candidates]
+        # A third of what is left for the first of three rounds, a half for the second, all for the last.
+        share = {"precision": 3, "tile": 2, "threads": 1}[field]
+        ends = time.perf_counter() + (until - time.perf_counter()) / share
+        choice = _fastest(list(dict.fromkeys(options)), BETTER[field], ends)
+    return choice
+
+
+def _threads() -> list[int]:
+    """Half as many as torch takes by itself: processors that share a core can be slower together."""
+    return [max(1, torch.get_num_threads() // 2)]
+
+
+def _fastest(options: list[Choice], better: float, until: float) -> Choice:
+    """The first option, unless another is `better` times as fast; each is timed in turn as long as there is time."""
+    before = torch.get_num_threads()
+    try:
+        work = [(option, _work(option)) for option in options]
+        best = {option: float("inf") for option in options}
+        while time.perf_counter() < until:
+            for option, run in work:
+                torch.set_num_threads(option.threads)
+                started = time.perf_counter()
+                run()
+                best[option] = min(best[option], (time.perf_counter() - started) / option.tile**2)
+                if time.perf_counter() > until:
+                    break
+    finally:
+        torch.set_num_threads(before)
+    fastest = min(best, key=best.get)
+    return fastest if best[fastest] * better < best[options[0]] else options[0]
+
+
+def _work(choice: Choice) -> Callable[[], object]:
+    """A run of a few layers over one tile and what it sees beyond."""
+    side = choice.tile + 2 * CONTEXT
+    layers = [
+        layer
+        for _ in range(LAYERS)
+        for layer in (nn.Conv2d(FEATURES, FEATURES, 3, padding=1), nn.LeakyReLU(0.1, inplace=True))
+    ]
+    network = nn.Sequential(*layers).to(dtype=DTYPES[choice.precision], memory_format=torch.channels_last)
+    x = torch.zeros(1, FEATURES, side, side, dtype=DTYPES[choice.precision])
+    x = x.contiguous(memory_format=torch.channels_last)
+    return torch.inference_mode()(lambda: network(x))

@@ -1,0 +1,86 @@
+"""What a machine is fastest with: measured, remembered, forgotten."""
+
+import json
+import time
+
+import pytest
+import torch
+
+from sa_upscale import folders
+from sa_upscale.engine import Engine, calibration
+from sa_upscale.engine.calibration import Choice
+from sa_upscale.models.compact import Compact
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_measuring_ends_in_time_and_is_remembered(monkeypatch):
+    monkeypatch.setattr(calibration, "SECONDS", 1.0)
+    monkeypatch.setattr(calibration, "TILES", (16, 32))
+    monkeypatch.setattr(calibration, "DEFAULT_TILE", {"cpu": 32})
+    assert calibration.known(CPU) is None
+    started = time.perf_counter()
+    choice = calibration.calibrate(CPU)
+    assert time.perf_counter() - started < 20  # a slow machine finishes what it began; it does not go on for long
+    assert choice.tile in (16, 32)
+    assert calibration.known(CPU) == choice
+    calibration.forget()
+    assert calibration.known(CPU) is None
+
+
+def test_only_what_is_clearly_faster_replaces_the_default(monkeypatch):
+    seconds = {"default": 0.010, "hardly": 0.0095, "clearly": 0.005}
+    options = [Choice("fp32", 100, 1), Choice("fp32", 101, 1), Choice("fp32", 102, 1)]
+    names = dict(zip(options, seconds, strict=True))
+    monkeypatch.setattr(calibration, "_work", lambda option: lambda: time.sleep(seconds[names[option]]))
+    assert calibration._fastest(options[:2], 1.3, time.perf_counter() + 0.1) == options[0]
+    assert calibration._fastest(options, 1.3, time.perf_counter() + 0.1) == options[2]
+
+
+def test_the_engine_takes_what_was_measured_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1))
+    usual = Engine(Compact(features=4, convs=1), device="cpu")
+    calibration.calibrate(CPU)
+    engine = Engine(Compact(features=4, convs=1), device="cpu")
+    assert (engine.precision, engine._default_tile, torch.get_num_threads()) == ("fp32", 48, 1)
+    assert usual._default_tile == 256
+    assert Engine(Compact(features=4, convs=1), device="cpu", precision="bf16").precision == "bf16"
+    # A video begun with other tiles is another one.
+    assert engine.fingerprint != Engine(Compact(features=4, convs=1), device="cpu", tile=32).fingerprint
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"x": 1}', None])
+def test_a_damaged_memory_is_none(text, monkeypatch):
+    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1))
+    calibration.calibrate(CPU)
+    file = folders.cache() / "calibration.json"
+    if text is None:
+        kept = json.loads(file.read_text())
+        text = json.dumps({machine: choice | {"precision": "int3"} for machine, choice in kept.items()})
+    file.write_text(text)
+    assert calibration.known(CPU) is None
+
+
+def test_another_torch_measures_again(monkeypatch):
+    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1))
+    calibration.calibrate(CPU)
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    assert calibration.known(CPU) is None
+
+
+def test_a_folder_that_cannot_be_written_only_means_measuring_again(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(variable, str(tmp_path / "file"))
+    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1))
+    assert calibration.calibrate(CPU) == Choice("fp32", 48, 1)
+    assert calibration.known(CPU) is None
