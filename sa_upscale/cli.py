@@ -10,31 +10,38 @@ import functools
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sa_upscale import __version__
+from sa_upscale import __version__, usage
 from sa_upscale.errors import UpscaleError
 
 app = typer.Typer(
+    cls=usage.Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # The framed help imports a Markdown renderer and more, and took twice as long to appear.
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Upscale photos and videos, and train the networks that do it.",
-    epilog="Try: sa-upscale image photo.jpg",
+    epilog=usage.examples("image photo.jpg", "video clip.mp4", "image --help  # all options, and examples"),
 )
 models_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="List, fetch, verify and import checkpoints."
+    cls=usage.Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, fetch, verify and import checkpoints.",
+    epilog=usage.examples("models list", "models fetch realesrgan-x4plus  # then: image photo.jpg -m realesrgan"),
 )
 app.add_typer(models_app, name="models")
+
+
+def _command(group: typer.Typer, *examples: str, name: str | None = None) -> Callable:
+    """What makes a function a command of the group, called as the function is where no name is given."""
+    return group.command(name, cls=usage.Command, epilog=usage.examples(*examples) if examples else None)
 
 
 class Precision(enum.StrEnum):
@@ -189,7 +196,12 @@ JsonOption = Annotated[
 ]
 
 
-@app.command()
+@_command(
+    app,
+    "image photo.jpg  # photo_x4.jpg beside it",
+    "image photos/ -r -o big/ --skip-existing",
+    "image photo.jpg -x 2 --preview 100,80,200,200 --compare look.html",
+)
 def image(
     inputs: Annotated[
         list[str], typer.Argument(help="Pictures, folders of pictures, or - for stdin.", metavar="INPUT")
@@ -360,6 +372,8 @@ def image(
 
 def _compare_ends(page: Path, job, size) -> None:
     """Write the page that compares a picture, or the part of it that was asked for, with its result."""
+    import tempfile
+
     from sa_upscale import compare, upscale
 
     with tempfile.TemporaryDirectory() as folder:
@@ -455,7 +469,12 @@ def _foretell(forecasts: list, say: "_Voice") -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@_command(
+    app,
+    "video clip.mp4  # the same command goes on with what was ended",
+    "video clip.mp4 --preview 5s",
+    "video clip.mkv --height 2160 --codec libx265 --crf 18",
+)
 def video(
     source: Annotated[
         str, typer.Argument(help="A video file, numbered pictures as frames/%06d.png, or - for y4m.", metavar="INPUT")
@@ -540,6 +559,8 @@ def video(
         raise typer.BadParameter(f"--deinterlace {deinterlace}: give auto or off")
     if bit_depth not in (None, 8, 10):
         raise typer.BadParameter(f"--bit-depth {bit_depth}: give 8 or 10")
+
+    from fractions import Fraction
 
     from sa_upscale import media, upscale, video
 
@@ -634,7 +655,11 @@ def _pace_facts(at) -> dict:
     return {"fps": round(at.rate, 3), "eta": at.left and round(at.left, 1), "segment": at.segment}
 
 
-@app.command()
+@_command(
+    app,
+    "evaluate -m bicubic -m compact-x4 --data photos/  # LR made by bicubic reduction",
+    "evaluate -m bicubic -m compact-x4 --data Set5/HR --lr Set5/LR -o table.md",
+)
 def evaluate(
     models: Annotated[
         list[str], typer.Option("--model", "-m", metavar="NAME|PATH", help="A checkpoint, or bicubic; again for more.")
@@ -699,11 +724,16 @@ def evaluate(
         evaluate.write(file, scores, about)
 
 
-@app.command()
+@_command(
+    app,
+    "compare photo.jpg photo_x4.jpg -o report.html",
+    "compare bicubic.png ours.png --reference original.png",
+    "compare --blind ours/ theirs/ -o test.html",
+)
 def compare(
     inputs: Annotated[
         list[Path],
-        typer.Argument(help="Two pictures of one thing, or more; with --blind folders.", metavar="PICTURE..."),
+        typer.Argument(help="Two pictures of one thing, or more; with --blind folders.", metavar="PICTURE"),
     ],
     reference: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="The original: shown last, and measured against.")
@@ -784,7 +814,7 @@ def _region(text: str) -> tuple[int, int, int, int]:
     return left, top, width, height
 
 
-@app.command()
+@_command(app, "export compact-x4 --format onnx")
 def export(
     name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A checkpoint of `models list`, or a file.")],
     format: Annotated[str, typer.Option("--format", "-f", metavar="onnx|torchscript", help="For which runtime.")],
@@ -810,7 +840,7 @@ def export(
     _Voice(json_lines, sys.stdout).tell(facts, text)
 
 
-@app.command()
+@_command(app, "maps photo.png -o maps.png", "maps photo_x4.png --hr original.png -o maps.png")
 def maps(
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="An original; with --hr, a result.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to draw the maps.")],
@@ -833,7 +863,7 @@ def maps(
     print(output)
 
 
-@app.command()
+@_command(app, "doctor", "doctor --json --offline")
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
     reset: Annotated[
@@ -859,7 +889,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@models_app.command("list")
+@_command(models_app, name="list")
 def models_list(json_lines: JsonOption = False) -> None:
     """List every checkpoint: its scale, size, and whether it is here, to fetch, or not published yet."""
     from sa_upscale import checkpoints
@@ -881,7 +911,7 @@ def models_list(json_lines: JsonOption = False) -> None:
     )
 
 
-@models_app.command("info")
+@_command(models_app, "models info compact-x4", name="info")
 def models_info(name: Annotated[str, typer.Argument(metavar="NAME|PATH")], json_lines: JsonOption = False) -> None:
     """Show all that is known of one checkpoint."""
     from sa_upscale import checkpoints
@@ -899,9 +929,9 @@ def models_info(name: Annotated[str, typer.Argument(metavar="NAME|PATH")], json_
     _draw(["fact", "value"], [[key, value] for key, value in shown.items()])
 
 
-@models_app.command("fetch")
+@_command(models_app, "models fetch realesrgan-x4plus", name="fetch")
 def models_fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...")], json_lines: JsonOption = False
+    names: Annotated[list[str], typer.Argument(metavar="NAME")], json_lines: JsonOption = False
 ) -> None:
     """Download checkpoints into the Hub's cache, checked against their sha256, and print where they are."""
     from sa_upscale import checkpoints
@@ -917,7 +947,7 @@ def models_fetch(
         say.tell({"event": "result", "name": name, "path": str(file)}, f"{name}: {file}")
 
 
-@models_app.command("verify")
+@_command(models_app, name="verify")
 def models_verify(json_lines: JsonOption = False) -> None:
     """Check every checkpoint file on this machine against its sha256."""
     from sa_upscale import checkpoints
@@ -932,7 +962,7 @@ def models_verify(json_lines: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-@models_app.command("push")
+@_command(models_app, "models push --to NAMESPACE --dry-run", name="push")
 def models_push(
     to: Annotated[
         str,
@@ -969,7 +999,7 @@ def models_push(
         publish.push(plans, private=private, on_progress=progress, on_result=say.published)
 
 
-@models_app.command("import")
+@_command(models_app, "models import 4x_community.pth --name community", "image photo.jpg -m community", name="import")
 def models_import(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint of ours or of a public network.")],
     name: Annotated[str, typer.Option(help="What to call it from now on.")],
@@ -986,7 +1016,7 @@ def models_import(
     _Voice(json_lines, sys.stdout).tell(facts | {"path": str(where), "sha256": entry.sha256}, text)
 
 
-@models_app.command("path")
+@_command(models_app, "models path compact-x4", name="path")
 def models_path(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print where a checkpoint's file is, fetching it first if need be."""
     from sa_upscale import checkpoints
@@ -994,7 +1024,12 @@ def models_path(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     print(checkpoints.path(name, on_notice=_Voice(False, sys.stderr).notice))
 
 
-@app.command()
+@_command(
+    app,
+    "train --loss sa-canny --data photos/ -o runs/mine",
+    "train --loss sa-canny --data photos/ -o runs/mine --resume",
+    "train --config sa-esrgan-canny-x4-paper --data DIV2K/ --set data.batch=8",
+)
 def train(
     recipe: Annotated[
         str | None, typer.Option("--config", "-c", metavar="RECIPE", help="A recipe of the package or a TOML file.")
@@ -1034,7 +1069,7 @@ def train(
     say.trained(outcome, outcome.file)
 
 
-@app.command()
+@_command(app, "finetune -m compact-x4 --data mine/ -o my.safetensors", "image photo.jpg -m my.safetensors")
 def finetune(
     model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|PATH", help="The checkpoint to start from.")],
     data: DataOption,

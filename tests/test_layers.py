@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "sa_upscale"
 LAYERS = [
-    {"cli", "__main__", "api"},
+    {"cli", "__main__", "api", "usage"},
     {"cluster"},
     {"upscale", "video", "train", "evaluate", "compare", "publish", "doctor", "maps", "export"},
     {"config", "checkpoints", "images", "media", "journal", "record", "report", "engine", "data", "degrade"},
@@ -17,6 +17,7 @@ LAYERS = [
 ]
 ALLOWED = {
     ("__main__", "cli"),
+    ("cli", "usage"),
     ("__init__", "api"),
     ("__init__", "errors"),
     ("config", "degrade"),
