@@ -930,9 +930,7 @@ def models_info(name: Annotated[str, typer.Argument(metavar="NAME|PATH")], json_
 
 
 @_command(models_app, "models fetch realesrgan-x4plus", name="fetch")
-def models_fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME")], json_lines: JsonOption = False
-) -> None:
+def models_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME")], json_lines: JsonOption = False) -> None:
     """Download checkpoints into the Hub's cache, checked against their sha256, and print where they are."""
     from sa_upscale import checkpoints
 
