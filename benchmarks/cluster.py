@@ -1,6 +1,6 @@
 """Several workers against one, what the engine costs, and what killed workers change.
 
-`speedup`   two single-core workers against one on 40 equal pictures, the sides taking turns in one run
+`speedup`   two workers of one thread against one on 40 equal pictures, taking turns; also with `a core each`
 `overhead`  what the engine adds to each item, with a worker that does nothing
 `many`      10 000 items: time for each, and the peak of the driver's memory
 `kill`      a folder of pictures during which no, one or two workers are killed
@@ -116,7 +116,9 @@ def single_core(setup, device: str, threads: int, core: int, *, order):
     return pictures.PictureWorker(setup, device, threads, order=order)
 
 
-def speedup(count: int = 40, rounds: int = 3, size: tuple[int, int] = (256, 256)) -> dict:
+def speedup(
+    pinned: bool, engines=ENGINES, count: int = 40, rounds: int = 3, size: tuple[int, int] = (256, 256)
+) -> dict:
     """Two single-core workers against one on equal pictures: rounds in which the two sides take turns.
 
     One team of two stays; the side of one worker uses the first of them only.  Without a core of its own, a worker
@@ -136,7 +138,7 @@ def speedup(count: int = 40, rounds: int = 3, size: tuple[int, int] = (256, 256)
         own = functools.partial(single_core, order=order)
         shared = functools.partial(_any_core, order=order)
         setup = Setup("compact-x4", {})
-        for engine, factory in itertools.product(ENGINES, (own, shared)):
+        for engine, factory in itertools.product(engines, (own,) if pinned else (shared,)):
             times: dict[int, list[float]] = {1: [], 2: []}
             with _pair(engine, factory, setup) as team:
                 for sides in itertools.islice(itertools.cycle([(1, 2), (2, 1)]), rounds + 1):
@@ -338,7 +340,8 @@ def predict(figures: Path) -> dict:
 
 
 MEASURES = {
-    "speedup": speedup,
+    "speedup": functools.partial(speedup, False),
+    "speedup, a core each": functools.partial(speedup, True),
     "overhead": overhead,
     "many": many,
     "kill": kill,
