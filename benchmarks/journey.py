@@ -17,16 +17,16 @@ from sa_upscale import checkpoints, images
 from sa_upscale.engine import Engine
 
 SIDE = 1024
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "dragonfly.jpg"
 
 
 def photo(path: Path, side: int) -> Path:
-    """A JPEG with detail of several sizes."""
-    rng = np.random.default_rng(0)
-    layers = [
-        np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize((side, side), Image.BICUBIC))
-        for n in (5, 40, 300)
-    ]
-    Image.fromarray(np.mean(layers, axis=0).astype(np.uint8)).save(path, quality=92)
+    """A JPEG of `side` pixels with the detail of the example photo, which is repeated and mirrored."""
+    pixels = np.asarray(Image.open(EXAMPLE))
+    times = -(-side // min(pixels.shape[:2]))
+    wide = np.concatenate([pixels[:, :: (-1) ** number] for number in range(times)], axis=1)
+    whole = np.concatenate([wide[:: (-1) ** number] for number in range(times)])
+    Image.fromarray(whole[:side, :side]).save(path, quality=92)
     return path
 
 

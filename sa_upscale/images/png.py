@@ -14,13 +14,15 @@ import itertools
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
 from PIL import PngImagePlugin
 
 from sa_upscale.images import apng, opencv, pillow
+from sa_upscale.images.deflating import deflated
 from sa_upscale.images.exif import carry_exif
 from sa_upscale.images.picture import Picture, band_rows, rebanded, sample_bands, top
 from sa_upscale.images.pngtext import carry_texts, inflated
@@ -292,16 +294,17 @@ def _write_head(file: BinaryIO, picture: Picture) -> None:
 
 def _packed(picture: Picture, bands: Iterable[np.ndarray]) -> Iterator[bytes]:
     """The rows deflated, all Paeth-filtered: the best single filter for photographs."""
+    return deflated(_filtered(picture, bands), EFFORT)
+
+
+def _filtered(picture: Picture, bands: Iterable[np.ndarray]) -> Iterator[Callable[[], bytes]]:
+    """What filters each band."""
     depth = picture.pixels.dtype.itemsize
-    deflate = zlib.compressobj(EFFORT)
     above = np.zeros(picture.width * picture.samples * depth, np.uint8)
     for band in bands:
         rows = np.ascontiguousarray(band.astype(">u2") if depth == 2 else band).view(np.uint8).reshape(len(band), -1)
-        packed = deflate.compress(_paeth_filtered(rows, above, picture.samples * depth))
-        if packed:
-            yield packed
+        yield partial(_paeth_filtered, rows, above, picture.samples * depth)
         above = rows[-1].copy()
-    yield deflate.flush()
 
 
 def _metadata_chunks(picture: Picture) -> list[tuple[bytes, bytes]]:

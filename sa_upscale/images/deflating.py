@@ -1,0 +1,41 @@
+"""One zlib stream made by several threads: a large PNG would otherwise take a third as long to pack as to upscale."""
+
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+THREADS = min(8, os.cpu_count() or 1)
+_HEADER = b"\x78\x5e"  # a window of 32 KiB, made fast
+
+
+def deflated(parts: Iterable[Callable[[], bytes]], level: int) -> Iterator[bytes]:
+    """Pieces of the zlib stream of all that `parts` return, in their order.
+
+    The parts are called and packed in threads, each by itself: the packed bytes do not depend on how many threads there
+    are.  No more parts are asked for than there are threads to work on them.  What a part raises is raised here.
+
+    Reference: RFC 1950; the pieces are joined by empty stored blocks (RFC 1951, 3.2.4).
+    """
+    checksum = zlib.adler32(b"")
+    yield _HEADER
+    with ThreadPoolExecutor(THREADS, "deflate") as threads:
+        waiting = deque()
+        for part in parts:
+            waiting.append(threads.submit(_piece, part, level))
+            if len(waiting) > THREADS:
+                plain, packed = waiting.popleft().result()
+                checksum = zlib.adler32(plain, checksum)
+                yield packed
+        while waiting:
+            plain, packed = waiting.popleft().result()
+            checksum = zlib.adler32(plain, checksum)
+            yield packed
+    yield zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS).flush(zlib.Z_FINISH) + checksum.to_bytes(4, "big")
+
+
+def _piece(part: Callable[[], bytes], level: int) -> tuple[bytes, bytes]:
+    plain = part()
+    deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return plain, deflate.compress(plain) + deflate.flush(zlib.Z_SYNC_FLUSH)
