@@ -12,7 +12,7 @@ from sa_upscale.metrics.psnr import psnr_y
 
 
 def quality(shared: Path) -> dict[str, dict[str, float]]:
-    """For each bundled checkpoint PSNR-Y in both types, their difference (aim: 0.02 dB at most) and the worst pixel's."""
+    """For each bundled checkpoint PSNR-Y in both types, the difference (aim: 0.02 dB at most) and the worst pixel's."""
     fast = precisions(torch.device("cpu"))[0]
     entries = [entry for entry in checkpoints.entries().values() if entry.bundled]
     return {

@@ -1,9 +1,11 @@
-"""OpenEXR through FFmpeg: float in, float out, half floats read as float."""
+"""OpenEXR through FFmpeg: float in, float out, half floats read as float.
+
+PyAV is imported where it is used, because few pictures need it and every start would take longer.
+"""
 
 from fractions import Fraction
 from typing import BinaryIO
 
-import av
 import numpy as np
 
 from sa_upscale.images.picture import Picture, finite
@@ -37,6 +39,8 @@ def _data_window(data: bytes) -> tuple[int, ...]:
 
 
 def _pixels(data: bytes, notes: list[str]) -> Arrays:
+    import av
+
     with library():
         decoder = av.CodecContext.create("exr", "r")
         frames = decoder.decode(av.Packet(bytes(data))) or decoder.decode(None)
@@ -59,6 +63,8 @@ def _plane(plane, kind: str) -> np.ndarray:
 
 
 def encode(file: BinaryIO, picture: Picture) -> None:
+    import av
+
     name = _GREY if picture.samples == 1 else _COLOUR if picture.alpha is None else _COLOUR_ALPHA
     samples = picture.pixels[..., 0] if name == _GREY else picture.pixels
     if picture.alpha is not None:
