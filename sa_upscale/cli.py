@@ -687,18 +687,27 @@ def evaluate(
         list[Path] | None,
         typer.Option("--output", "-o", metavar="FILE", help="Also write a .json, .csv or .md file; again for more."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A page to compare the results by eye, beside bicubic and originals."),
+    ] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     json_lines: JsonOption = False,
 ) -> None:
     """Measure checkpoints on pictures whose HR is known."""
-    from sa_upscale import evaluate
+    from sa_upscale import compare, evaluate
 
     files = output or []
     for file in files:
         evaluate.check_output(file)
     say = _Voice(json_lines, sys.stdout)
     border = scale if border is None else border
+    gallery = None
+    if report:
+        evaluate.check_folder(report)
+        models = list(dict.fromkeys([evaluate.BICUBIC, *models]))
+        gallery = compare.Gallery(len(models))
     with say.progress() as progress:
         scores = evaluate.evaluate(
             models,
@@ -713,6 +722,7 @@ def evaluate(
             precision=precision,
             on_progress=progress,
             on_notice=say.notice,
+            **({"on_result": gallery.add} if gallery else {}),
         )
     if json_lines:
         for score in scores:
@@ -722,6 +732,10 @@ def evaluate(
     about = {"data": str(hr), "lr": lr and str(lr), "scale": scale, "border": border, "version": __version__}
     for file in files:
         evaluate.write(file, scores, about)
+    if gallery:
+        settings = f"{hr} · LR {lr or 'by bicubic reduction'} · x{scale} · border {border}"
+        gallery.write(report, settings, {score.method: score.pictures for score in scores}, *evaluate.table(scores))
+        say.tell({"event": "comparison", "path": str(report)}, str(report))
 
 
 @_command(

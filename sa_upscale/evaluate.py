@@ -25,6 +25,7 @@ from sa_upscale.metrics import METRICS, Needs, build
 BICUBIC = "bicubic"
 
 Progress = Callable[[int, int | None, str], None]
+Result = Callable[[str, str, np.ndarray, np.ndarray], None]
 Figures = dict[str, float]
 
 
@@ -79,6 +80,7 @@ def evaluate(
     device: str | None = None,
     precision: str | None = None,
     on_progress: Progress = lambda done, total, label: None,
+    on_result: Result = lambda picture, method, sr, hr: None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> list[Score]:
     """Upscale the LR pictures by `scale` with each of `methods` and compare the results, as 8-bit files, with HR.
@@ -90,6 +92,7 @@ def evaluate(
 
     `metrics` are names of `METRICS`; those that the field measures so leave out `border` pixels on each side, `scale`
     by default, the others take whole pictures.  `vgg_weights` and `backbones` are what some metrics need.
+    `on_result` is given every result beside its HR, `(H, W, 3)` uint8 both.
 
     Raises `UpscaleError` for unknown metrics or methods, what a metric lacks, and sets whose pictures do not match.
     """
@@ -102,10 +105,11 @@ def evaluate(
         _require_clips(clips)
     total, count = len(chosen) * sum(len(clip) for clip in clips.values()), itertools.count(1)
 
-    def tick(label: str) -> None:
-        on_progress(next(count), total, label)
+    def done(picture: str, method: str, sr: np.ndarray, hr: np.ndarray) -> None:
+        on_result(picture, method, sr, hr)
+        on_progress(next(count), total, method)
 
-    return [_score(method, clips, measures, scale, border, tick) for method in chosen]
+    return [_score(method, clips, measures, scale, border, done) for method in chosen]
 
 
 def table(scores: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
@@ -132,6 +136,11 @@ def check_output(file: Path) -> None:
     """Raise `UpscaleError` for a file that `write` has no format for or nowhere to put."""
     if file.suffix.lower() not in WRITERS:
         raise UpscaleError(f"{file}: unknown kind of table; let its name end in {', '.join(WRITERS)}")
+    check_folder(file)
+
+
+def check_folder(file: Path) -> None:
+    """Raise `UpscaleError` for a file to be written that there is no folder for."""
     if not file.parent.is_dir():
         raise UpscaleError(f"{file}: there is no folder {file.parent}; make it first")
 
@@ -190,7 +199,7 @@ def _score(
     measures: Mapping[str, Callable],
     scale: int,
     border: int,
-    tick: Callable[[str], None],
+    on_result: Result,
 ) -> Score:
     borders = {name: border if METRICS[name].cropped else 0 for name in measures}
     of_sets = {name: measure for name, measure in measures.items() if METRICS[name].of_set}
@@ -203,7 +212,7 @@ def _score(
         for pair, sr, hr, took in _results(method, clip, scale):
             pictures[pair.name] = _measured(pair.name, sr, hr, measures, borders)
             seconds += took
-            tick(method.name)
+            on_result(pair.name, method.name, sr, hr)
         folders[folder] = _means(pictures[pair.name] for pair in clip)
     means = _means(pictures.values()) | {name: measure.compute() for name, measure in of_sets.items()}
     precision = method.engine and method.engine.precision

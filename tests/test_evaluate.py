@@ -1,7 +1,10 @@
+import base64
 import csv
+import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +14,7 @@ import torch
 from PIL import Image
 
 from sa_upscale import checkpoints, evaluate, metrics
+from sa_upscale.compare import gallery
 from sa_upscale.degrade import bicubic
 from sa_upscale.errors import UpscaleError
 from sa_upscale.evaluate import Score
@@ -288,3 +292,40 @@ def test_the_command_refuses_before_it_works(pictures, options, said):
     assert done.stdout == ""
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_report_shows_every_result_beside_bicubic_and_the_original(pictures, network):
+    page = pictures / "report.html"
+    done = cli("-m", network, "--data", pictures / "hr", "--lr", pictures / "lr", "--report", page)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows] == ["method", "bicubic", str(network), str(page)]
+    text = page.read_text(encoding="utf-8")
+    assert text.count('<section class="scene" data-size="36 32">') == 2
+    assert f'<td class="best">{rows[1][1]}</td>' in text
+    assert f"<td>{rows[2][1]}</td>" in text
+    assert "Evaluation" in text
+    sources = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', text)
+    assert [title for _, title in sources] == ["bicubic", str(network), "original"] * 2
+    original = np.asarray(Image.open(io.BytesIO(base64.b64decode(sources[2][0]))))
+    np.testing.assert_array_equal(original, np.asarray(Image.open(pictures / "hr" / "a.png")))
+
+
+def test_a_gallery_leaves_out_what_passes_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "MOST_OF_ALL", 2 * 16 * 16)
+    shown = gallery.Gallery(1)
+    for name in ("a", "b"):
+        shown.add(name, "bicubic", np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 9, np.uint8))
+    assert shown.left_out == ["b"]
+    figures = {"bicubic": {name: {"psnr-y": 30.0} for name in "ab"}}
+    shown.write(tmp_path / "page.html", "set", figures, ["method", "psnr-y"], [["bicubic", "30.0000"]])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "set · 1 of 2 pictures shown" in text
+    assert "psnr-y 30.0000" in text
+
+
+def test_the_best_is_found_in_every_folder_and_by_what_is_better():
+    rows = [["x", "one", "29", ""], ["y", "one", "31", ""], ["x", "all", "32", "4"], ["y", "all", "30", "3"]]
+    assert gallery._best(["method", "folder", "psnr", "lpips"], rows) == {(1, 2), (2, 2), (3, 3)}
+    assert gallery._best_picture([{"lpips": 0.2}, {"lpips": 0.1}]) == 1
+    assert gallery._best_picture([{"psnr": 20.0}]) is None

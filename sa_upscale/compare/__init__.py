@@ -7,7 +7,18 @@ write_sheet(Path("comparison.png"), found)
 
 from sa_upscale.compare.blind import Opinion, opinions, write_test
 from sa_upscale.compare.comparing import Comparison, compare
+from sa_upscale.compare.gallery import Gallery
 from sa_upscale.compare.regions import Region
 from sa_upscale.compare.writing import write_page, write_sheet
 
-__all__ = ["Comparison", "Opinion", "Region", "compare", "opinions", "write_page", "write_sheet", "write_test"]
+__all__ = [
+    "Comparison",
+    "Gallery",
+    "Opinion",
+    "Region",
+    "compare",
+    "opinions",
+    "write_page",
+    "write_sheet",
+    "write_test",
+]

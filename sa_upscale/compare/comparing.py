@@ -72,6 +72,11 @@ def compare(
     if len(files) < 2:
         raise UpscaleError("one picture cannot be compared; give two or more, or one and --reference")
     sides = _sides(files, crop)
+    return held(sides, measured=reference is not None, regions=regions)
+
+
+def held(sides: list[Side], *, measured: bool, regions: Sequence[Region] = ()) -> Comparison:
+    """Hold pictures of one size against each other, `measured` against the last of them; for the rest see `compare`."""
     width, height = sides[0].picture.width, sides[0].picture.height
     for region in regions:
         if not region.inside(width, height):
@@ -80,7 +85,7 @@ def compare(
     side = min(max(SMALLEST, min(width, height) // 6), LARGEST)
     chosen = list(regions) or differing([one.picture.pixels for one in sides], REGIONS, side)
     shown = [whole, *chosen]
-    return Comparison(sides, shown, [_scores(sides, region) for region in shown] if reference else [])
+    return Comparison(sides, shown, [_scores(sides, region) for region in shown] if measured else [])
 
 
 def _sides(files: list[Path], crop: Region | None) -> list[Side]:

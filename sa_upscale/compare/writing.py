@@ -24,12 +24,18 @@ ABOUT = {
 
 def write_page(target: Path, found: Comparison) -> None:
     """Write a self-contained HTML page.  Raises `UpscaleError` when it cannot be written."""
+    name = " · ".join(side.title for side in found.sides)
+    comparison.write(target, scene(name, found), ABOUT[bool(found.scores)].format(found.sides[-1].title))
+
+
+def scene(name: str, found: Comparison) -> comparison.Scene:
+    """What a page shows of a comparison."""
     pictures = [comparison.Shown(side.title, side.note, png(side.picture)) for side in found.sides]
     regions = [
         comparison.Region(_name(index, region), region.left, region.top, region.width, region.height, *_figures(scores))
         for index, (region, scores) in enumerate(zip(found.regions, _scores(found), strict=True))
     ]
-    comparison.write(target, pictures, regions, ABOUT[bool(found.scores)].format(found.sides[-1].title))
+    return comparison.Scene(name, pictures, regions)
 
 
 def write_sheet(target: Path, found: Comparison) -> None:

@@ -3,9 +3,9 @@
 (() => {
   const compare = document.getElementById("compare"), stage = compare.querySelector(".stage");
   const find = (selector) => compare.querySelector(selector);
-  const sources = [...document.querySelectorAll("#pictures img")];
+  const scenes = [...document.querySelectorAll(".scene")], scene = document.getElementById("scene");
   const sides = ["left", "right"], layers = sides.map((side) => find(`.layer.${side}`));
-  const width = Number(stage.dataset.width), height = Number(stage.dataset.height);
+  let sources, width, height;
   const chosen = (name) => find(`input[name="${name}"]:checked`).value;
   const choose = (name, value) => { find(`input[name="${name}"][value="${value}"]`).checked = true; show(); };
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -14,6 +14,18 @@
   const view = { zoom: 1, x: 0, y: 0, fits: true };
   const pointers = new Map();
   let split = 50, dividing = false;
+
+  // Of several things one at a time is shown, at the same two of its pictures.
+  function enter() {
+    const entered = scenes[scene?.selectedIndex ?? 0];
+    for (const each of scenes) each.hidden = each !== entered;
+    sources = [...entered.querySelectorAll(".pictures img")];
+    [width, height] = entered.dataset.size.split(" ").map(Number);
+    stage.style.aspectRatio = `${width} / ${height}`;
+    for (const layer of layers) delete layer.dataset.of;
+    view.fits = true;
+    show();
+  }
 
   function show() {
     stage.dataset.mode = chosen("mode");
@@ -131,11 +143,15 @@
   stage.addEventListener("dblclick", (event) => view.fits ? enlarge(1, at(event)) : fit());
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target === scene) return;
     const arrow = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     const keys = {
       f: flip, s: () => toggle("beside"), d: () => toggle("difference"), 0: fit, 1: zooms[1],
       "+": zooms.in, "=": zooms.in, "-": zooms.out,
+      p: () => {
+        if (scene) scene.selectedIndex = (scene.selectedIndex + 1) % scenes.length;
+        enter();
+      },
       n: () => choose("right", (Number(chosen("right")) + 1) % sources.length),
     };
     let act = keys[event.key.toLowerCase()];
@@ -156,10 +172,11 @@
     find(".gain output").textContent = find("#gain").value;
     show();
   });
+  scene?.addEventListener("change", enter);
   addEventListener("resize", show);
 
   compare.hidden = false;
-  document.getElementById("pictures").classList.add("viewing");
+  for (const pictures of document.querySelectorAll(".pictures")) pictures.classList.add("viewing");
   stage.style.setProperty("--gain", find("#gain").value);
-  show();
+  enter();
 })();

@@ -1,5 +1,6 @@
-"""A page with several pictures of one thing, to look at two of them at a time."""
+"""A page with several pictures of one thing, or of one thing after the other, to look at two of them at a time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,25 @@ class Region:
     best: int | None = None
 
 
+@dataclass(frozen=True)
+class Scene:
+    """One thing: its name, the pictures of it, and its regions, of which the first is the whole."""
+
+    name: str
+    pictures: list[Shown]
+    regions: list[Region]
+
+
+@dataclass(frozen=True)
+class Means:
+    """A table for the top of the page, all as text; `best` are the (row, column) of the best figures."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    best: frozenset[tuple[int, int]] = frozenset()
+
+
+_BEST = ' class="best"'
 _MODES = [("slider", "Slider"), ("beside", "Side by side"), ("difference", "Difference")]
 _KEYS = (
     ("F", "flip"),
@@ -42,35 +62,66 @@ _KEYS = (
     ("1", "100 %"),
     ("S", "side by side"),
     ("D", "difference"),
-    ("N", "next picture on the right"),
+    ("N", "another one on the right"),
 )
+_MORE_KEYS = (("P", "next picture"),)
 
 
-def write(target: Path, pictures: list[Shown], regions: list[Region], about: str) -> None:
-    """Write the page; `about` says under the table what was measured.  Raises `UpscaleError` when it cannot."""
-    page.save(target, document(pictures, regions, about))
+def write(target: Path, scene: Scene, about: str) -> None:
+    """Write the page of one thing.
 
-
-def document(pictures: list[Shown], regions: list[Region], about: str) -> str:
-    """The page.  The first of the regions is the whole, whose size is that of the pictures."""
-    whole = regions[0]
-    title = " · ".join(picture.title for picture in pictures)
+    `about` says below the table what was measured.  Raises `UpscaleError` when it cannot be written.
+    """
+    whole, pictures = scene.regions[0], scene.pictures
     notes = "".join(f" · {picture.title} is {picture.note}" for picture in pictures if picture.note)
-    body = f"""<p class="eyebrow">Comparison · {whole.width}×{whole.height}{escaped(notes)}</p>
+    head = f"""<p class="eyebrow">Comparison · {whole.width}×{whole.height}{escaped(notes)}</p>
+<h1>{escaped(scene.name)}</h1>"""
+    page.save(target, _document(f"Comparison: {scene.name}", head, [scene], about))
+
+
+def write_all(target: Path, title: str, eyebrow: str, means: Means, scenes: list[Scene], about: str) -> None:
+    """Write the page of several things that have as many pictures each, below the table of `means`.
+
+    Raises `UpscaleError` when it cannot be written.
+    """
+    head = f"""<p class="eyebrow">{escaped(eyebrow)}</p>
 <h1>{escaped(title)}</h1>
-{_viewer(pictures, whole)}
-{_table(pictures, regions, about)}
-<section id="pictures">{"".join(map(_figure, pictures))}</section>"""
-    return page.document(f"Comparison: {title}", body, styles=("comparison.css",), scripts=("comparison.js",))
+{_means(means)}"""
+    page.save(target, _document(title, head, scenes, about))
 
 
-def _viewer(pictures: list[Shown], whole: Region) -> str:
-    names = [(str(index), picture.title) for index, picture in enumerate(pictures)]
-    keys = "".join(f"<span><kbd>{key}</kbd> {meaning}</span>" for key, meaning in _KEYS)
+def _document(title: str, head: str, scenes: list[Scene], about: str) -> str:
+    if not scenes:
+        return page.document(title, head, styles=("comparison.css",))
+    body = f"""{head}
+{_viewer(scenes)}
+{"".join(_scene(scene, about) for scene in scenes)}"""
+    return page.document(title, body, styles=("comparison.css",), scripts=("comparison.js",))
+
+
+def _means(means: Means) -> str:
+    heads = "".join(f'<th scope="col">{escaped(column)}</th>' for column in means.columns)
+    rows = ""
+    for number, (name, *cells) in enumerate(means.rows):
+        shown = "".join(
+            f"<td{_BEST if (number, column) in means.best else ''}>{escaped(cell)}</td>"
+            for column, cell in enumerate(cells, start=1)
+        )
+        rows += f'<tr><th scope="row">{escaped(name)}</th>{shown}</tr>'
+    return f"""<div class="scroll"><table class="means"><thead><tr>{heads}</tr></thead>
+<tbody>{rows}</tbody></table></div>"""
+
+
+def _viewer(scenes: list[Scene]) -> str:
+    names = [(str(index), picture.title) for index, picture in enumerate(scenes[0].pictures)]
+    several = len(scenes) > 1
+    keys = "".join(f"<span><kbd>{key}</kbd> {meaning}</span>" for key, meaning in _KEYS + _MORE_KEYS * several)
+    choices = "".join(f"<option>{escaped(scene.name)}</option>" for scene in scenes)
+    chooser = f'<label class="scenes">Picture <select id="scene">{choices}</select></label>' if several else ""
     return f"""<div id="compare" hidden>
+{chooser}
 <div class="stage" tabindex="0" role="slider" aria-label="Divider between the two pictures" aria-valuemin="0"
-aria-valuemax="100" aria-valuenow="50" data-width="{whole.width}" data-height="{whole.height}"
-style="aspect-ratio: {whole.width} / {whole.height}">
+aria-valuemax="100" aria-valuenow="50">
 <div class="both"><div class="layer left"></div><div class="layer right"></div></div>
 <span class="divider"></span><b class="side left"></b><b class="side right"></b>
 </div>
@@ -89,6 +140,13 @@ style="aspect-ratio: {whole.width} / {whole.height}">
 </div>"""
 
 
+def _scene(scene: Scene, about: str) -> str:
+    whole = scene.regions[0]
+    return f"""<section class="scene" data-size="{whole.width} {whole.height}">
+{_table(scene.pictures, scene.regions, about)}
+<div class="pictures">{"".join(map(_figure, scene.pictures))}</div></section>"""
+
+
 def _table(pictures: list[Shown], regions: list[Region], about: str) -> str:
     """A button for each region, with what was measured there."""
     if measured := len(regions[0].figures):
@@ -98,12 +156,12 @@ def _table(pictures: list[Shown], regions: list[Region], about: str) -> str:
     else:
         heading = "Where they differ most" if len(regions) > 1 else "They do not differ"
         shown = f'<p class="buttons">{"".join(map(_button, regions))}</p>'
-    return f"""<section id="regions"><h2>{heading}</h2>
+    return f"""<section class="regions"><h2>{heading}</h2>
 <div class="scroll">{shown}</div><p class="note">{escaped(about)}</p></section>"""
 
 
 def _row(region: Region) -> str:
-    best = {region.best: ' class="best"'}
+    best = {region.best: _BEST}
     cells = "".join(f"<td{best.get(index, '')}>{escaped(text)}</td>" for index, text in enumerate(region.figures))
     return f'<tr><th scope="row">{_button(region)}</th>{cells}</tr>'
 
