@@ -769,6 +769,7 @@ def compare(
     blind: Annotated[
         bool, typer.Option("--blind", help="Make a blind test of folders of results: each picture scored 1 to 5.")
     ] = False,
+    pairs: Annotated[bool, typer.Option("--ab", help="With --blind: of every two, the better is chosen.")] = False,
     scores: Annotated[
         bool, typer.Option("--scores", help="Sum up the files that the raters of a blind test sent back.")
     ] = False,
@@ -785,13 +786,17 @@ def compare(
 
     if blind and scores:
         raise typer.BadParameter("--blind makes a test, --scores sums it up; give one of them")
+    if pairs and not blind:
+        raise typer.BadParameter("--ab is a kind of blind test; give --blind, too")
     if blind:
         target = output or Path("test.html")
-        names = compare.write_test(target, inputs)
-        print(f"{target}: {len(names)} pictures of each of {len(inputs)} folders, to be scored 1 to 5")
+        names = compare.write_test(target, inputs, pairs=pairs)
+        asked = "to be chosen from two by two" if pairs else "to be scored 1 to 5"
+        print(f"{target}: {len(names)} pictures of each of {len(inputs)} folders, {asked}")
+        print(f"Send it to people; then: sa-upscale compare --scores {'choices' if pairs else 'scores'}.json …")
         return
     if scores:
-        _opinions(compare.opinions(inputs), json_lines)
+        _opinions(compare.opinions(inputs), compare.preferences(inputs), json_lines)
         return
     page = output or (None if png else Path("comparison.html"))
     found = compare.compare(
@@ -806,16 +811,28 @@ def compare(
             print(target)
 
 
-def _opinions(opinions: list, json_lines: bool) -> None:
+def _opinions(opinions: list, preferences: list, json_lines: bool) -> None:
     if json_lines:
-        for opinion in opinions:
-            print(json.dumps({"event": "result", **dataclasses.asdict(opinion)}))
+        for found in (*opinions, *preferences):
+            print(json.dumps({"event": "result", **dataclasses.asdict(found)}))
         return
-    rows = [
-        [each.model, str(each.count), f"{each.mean:.2f}" + ("" if each.interval is None else f" ± {each.interval:.2f}")]
-        for each in opinions
-    ]
-    _draw(["model", "scores", "mean opinion, 95 %"], rows)
+    if opinions:
+        intervals = ["" if each.interval is None else f" ± {each.interval:.2f}" for each in opinions]
+        _draw(
+            ["model", "scores", "mean opinion, 95 %"],
+            [
+                [each.model, str(each.count), f"{each.mean:.2f}{interval}"]
+                for each, interval in zip(opinions, intervals, strict=True)
+            ],
+        )
+    if preferences:
+        _draw(
+            ["preferred", "over", "choices", "share, 95 %"],
+            [
+                [each.model, each.other, str(each.count), f"{each.share:.0%}, {each.low:.0%} to {each.high:.0%}"]
+                for each in preferences
+            ],
+        )
 
 
 def _region(text: str) -> tuple[int, int, int, int]:

@@ -23,7 +23,7 @@ OPTIONS = {
     "Encoding": "codec crf preset encoder_options pixel_format container audio",
     "Frames": "deinterlace scene_threshold scene_cuts hardware",
     "Measuring": "metrics border backbones",
-    "Blind test": "blind scores",
+    "Blind test": "blind pairs scores",
     "Where it runs": "device precision tile engine address devices",
     "Reports": "report compare dry_run json_lines",
 }

@@ -5,7 +5,7 @@ write_page(Path("comparison.html"), found)
 write_sheet(Path("comparison.png"), found)
 """
 
-from sa_upscale.compare.blind import Opinion, opinions, write_test
+from sa_upscale.compare.blind import Opinion, Preference, opinions, preferences, write_test
 from sa_upscale.compare.comparing import Comparison, compare
 from sa_upscale.compare.gallery import Gallery
 from sa_upscale.compare.regions import Region
@@ -15,9 +15,11 @@ __all__ = [
     "Comparison",
     "Gallery",
     "Opinion",
+    "Preference",
     "Region",
     "compare",
     "opinions",
+    "preferences",
     "write_page",
     "write_sheet",
     "write_test",
