@@ -106,7 +106,7 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--runs", type=int, default=7, help="counted runs of each pair")
-    parser.add_argument("--shared", type=Path, help="the folder with bench/Set5")
+    parser.add_argument("--shared", type=Path, help="the folder with data/bench/Set5")
     parser.add_argument("--json", type=Path, help="keep the raw figures in this file, beside those of other parts")
     parser.add_argument("--chart", type=Path, help="draw the networks' ratios into this PNG (needs matplotlib)")
     arguments = parser.parse_args()

@@ -16,9 +16,9 @@ def quality(shared: Path) -> dict[str, dict[str, float]]:
     fast = precisions(torch.device("cpu"))[0]
     entries = [entry for entry in checkpoints.entries().values() if entry.bundled]
     return {
-        f"{entry.name}, {fast}": _compared(entry, fast, shared / "bench" / "Set5")
+        f"{entry.name}, {fast}": _compared(entry, fast, shared / "data" / "bench" / "Set5")
         for entry in entries
-        if (shared / "bench" / "Set5" / f"LRx{entry.scale}").is_dir()
+        if (shared / "data" / "bench" / "Set5" / f"LRx{entry.scale}").is_dir()
     }
 
 

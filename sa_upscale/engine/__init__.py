@@ -405,13 +405,17 @@ class Engine:
             pixels = f"{width}×{height}"
             raise UpscaleError(f"not enough memory for a picture of {pixels} pixels; choose a lower scale") from None
 
+    @functools.cached_property
+    def _values_per_pixel(self) -> int:
+        return values_per_pixel(self._source)
+
     def _choose_tile(self, job: Job) -> int:
         """The default tile of the device, or as much of it as half the free memory holds."""
         tile = self._default_tile
         if max(job.height, job.width) <= PROBE:
             return tile
         itemsize = DTYPES[self._precision_for(job)].itemsize
-        side = math.isqrt(free_memory(self.device) // 2 // (values_per_pixel(self._source) * itemsize))
+        side = math.isqrt(free_memory(self.device) // 2 // (self._values_per_pixel * itemsize))
         return max(SMALLEST_TILE, min(tile, side - self._overlap))
 
     def _notice(self, kind: str, text: str) -> None:

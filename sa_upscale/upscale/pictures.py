@@ -212,8 +212,10 @@ def kept_within(enlarged: np.ndarray, held: np.ndarray, rows: np.ndarray, width:
     # All the rows over one row of the source have the same bounds.
     starts = np.flatnonzero(np.diff(rows, prepend=-1))
     for start, stop in zip(starts, (*starts[1:], len(rows)), strict=True):
-        around = held[rows[start]].take(columns, axis=0)
-        np.clip(enlarged[start:stop], around[:, :channels], around[:, channels:], out=enlarged[start:stop])
+        around, over = held[rows[start]].take(columns, axis=0), enlarged[start:stop]
+        # Not clip: on bounds that lie apart in memory it takes several times as long.
+        np.maximum(over, np.ascontiguousarray(around[:, :channels]), out=over)
+        np.minimum(over, np.ascontiguousarray(around[:, channels:]), out=over)
 
 
 def nearest(long: int, short: int) -> np.ndarray:
