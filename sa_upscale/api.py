@@ -90,8 +90,9 @@ class Model:
     def file(self, source: str | os.PathLike, target: str | os.PathLike, **output) -> upscale.Result:
         """Enlarge the file `source` into the file `target`, with all that the picture carries.
 
-        `output` is format, quality, lossless, depth and strip, as for `upscale.Output`.  Raises `UpscaleError` when the
-        one cannot be read or the other not written.
+        `output` is format, quality, lossless, depth, strip and tag, as for `upscale.Output`; `tag=False` leaves out the
+        note in the metadata that names tool, version, checkpoint and scale.  Raises `UpscaleError` when the one cannot
+        be read or the other not written.
         """
         return self._upscaler.image_file(Path(source), Path(target), upscale.Output(**output))
 
