@@ -84,7 +84,9 @@ def main() -> None:
         code = _fail(str(error), 1)
     except typer.TyperException as error:
         # Typer would draw a box of several lines around it.
-        code = _fail(error.format_message(), error.exit_code)
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        code = _fail(error.format_message() + hint, error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = _fail("interrupted", 130)
     except BrokenPipeError:
@@ -973,7 +975,8 @@ def models_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME")], js
 
         files = checkpoints.fetch(names, on_progress=received, on_notice=say.notice)
     for name, file in files.items():
-        say.tell({"event": "result", "name": name, "path": str(file)}, f"{name}: {file}")
+        use = f"Try: sa-upscale {checkpoints.select(name).kind} INPUT --model {name}"
+        say.tell({"event": "result", "name": name, "path": str(file)}, f"{name}: {file}\n{use}")
 
 
 @_command(models_app, name="verify")
@@ -1224,7 +1227,8 @@ class _Voice:
         report = outcome.report and str(outcome.report)
         self.tell(
             {"event": "result", **facts, "report": report},
-            f"{outcome.steps} steps, best validation {outcome.criterion} {outcome.best:.4g}: {file}  report: {report}",
+            f"{outcome.steps} steps, best validation {outcome.criterion} {outcome.best:.4g}: {file}  report: {report}\n"
+            f"Try: sa-upscale image INPUT --model {file}",
         )
 
     def published(self, result) -> None:
@@ -1306,10 +1310,11 @@ def _draw(columns: list[str], rows: list[list[str]]) -> None:
     if not sys.stdout.isatty():
         print("\n".join("\t".join(row) for row in [columns, *rows]))
         return
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in ("name", "scale"))
     for row in rows:
