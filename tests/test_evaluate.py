@@ -20,6 +20,7 @@ from sa_upscale.errors import UpscaleError
 from sa_upscale.evaluate import Score
 from sa_upscale.models.compact import Compact
 from sa_upscale.models.vsrresnet import VSRResNet
+from tests.browser import browsing
 
 
 def smooth(rng, width=38, height=33):
@@ -329,3 +330,23 @@ def test_the_best_is_found_in_every_folder_and_by_what_is_better():
     assert gallery._best(["method", "folder", "psnr", "lpips"], rows) == {(1, 2), (2, 2), (3, 3)}
     assert gallery._best_picture([{"lpips": 0.2}, {"lpips": 0.1}]) == 1
     assert gallery._best_picture([{"psnr": 20.0}]) is None
+
+
+def test_the_report_goes_from_picture_to_picture(tmp_path):
+    shown = gallery.Gallery(1)
+    for name, width in (("a", 20), ("b", 30)):
+        flat = np.full((16, width, 3), 9, np.uint8)
+        shown.add(name, "bicubic", flat, flat)
+    figures = {"bicubic": {name: {"psnr-y": 30.0} for name in "ab"}}
+    shown.write(tmp_path / "page.html", "set", figures, ["method", "psnr-y"], [["bicubic", "30.0000"]])
+    seen = "[document.querySelector('.layer img').naturalWidth, document.querySelector('#scene').value]"
+    with browsing(tmp_path / "profile") as browser:
+        browser.open(tmp_path / "page.html", 800, 600)
+        assert browser.run(seen) == [20, "a"]
+        browser.key("p")
+        assert browser.run(seen) == [30, "b"]
+        assert browser.run("[...document.querySelectorAll('.scene')].map(scene => scene.hidden)") == [True, False]
+        browser.key("1")
+        assert browser.run("document.querySelector('.layer img').getBoundingClientRect().width") == 30
+        browser.key("p")
+        assert browser.run(seen) == [20, "a"]

@@ -78,3 +78,11 @@ def test_every_example_is_understood(line):
         command = command.commands[arguments.pop(0)]
     if "--help" not in arguments:
         command.make_context(command.name, arguments)
+
+
+def test_a_wrong_command_line_points_to_the_help(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sa-upscale", "image", "x.png", "--scale", "9"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith("give a scale from 1 to 8 (see sa-upscale image --help)\n")
