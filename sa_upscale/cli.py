@@ -81,7 +81,7 @@ def main() -> None:
             # Typer has caught Ctrl-C itself.
             raise KeyboardInterrupt
     except UpscaleError as error:
-        code = _fail(str(error), 1)
+        code = _fail(str(error), error.exit_code)
     except typer.TyperException as error:
         # Typer would draw a box of several lines around it.
         context = getattr(error, "ctx", None)
@@ -565,44 +565,47 @@ def video(
     from fractions import Fraction
 
     from sa_upscale import media, upscale, video
+    from sa_upscale.cluster import trips
 
     where = _where(engine, address, devices, device)
-    if far := next((name for name in (source, output or "") if "://" in name), None):
-        raise typer.BadParameter(f"{far}: films have to be on a file system; fetch it first, or mount it")
     to_stdout = output == "-"
     say = _Voice(json_lines, sys.stderr if to_stdout else sys.stdout)
     pipe = media.Pipe(sys.stdin.buffer) if source == "-" else None
-    info = media.probe(media.Source(Path(source), Fraction(rate).limit_denominator(1001), pipe))
-    if (scale, height, width, fit) == (None,) * 4:
-        scale = video.default_scale(info)
-        say.notice(f"{info.source}: upscaling x{scale:g}; choose another scale with -x")
-    size = video.size_for(info, scale=scale, width=width, height=height, fit=fit and _box(fit))
-    if preview is not None:
-        start, end, duration = video.preview_part(info, start, _span(preview))
-    enlarged = size[0] / info.width
-    target = None
-    if not to_stdout:
-        target = video.target_for(info.source, output and Path(output), enlarged, preview=preview is not None)
-    encode = media.Wishes(codec, crf, preset, _pairs(encoder_options or []), pixel_format, bit_depth, container)
-    chosen = video.Options(
-        part=media.Part(start, end, duration),
-        encode=encode,
-        threshold=scene_threshold if scene_cuts else None,
-        deinterlace=deinterlace == "auto",
-        audio=audio,
-        preview=preview is not None,
-        resume=resume,
-        tag=_made_by(model, enlarged) if tag else None,
-    )
-    with say.progress() as progress:
+    with trips.Trip(source, output, say.progress) as trip:
+        info = media.probe(media.Source(Path(trip.source), Fraction(rate).limit_denominator(1001), pipe))
+        if (scale, height, width, fit) == (None,) * 4:
+            scale = video.default_scale(info)
+            say.notice(f"{source if pipe is None else info.source}: upscaling x{scale:g}; choose another scale with -x")
+        size = video.size_for(info, scale=scale, width=width, height=height, fit=fit and _box(fit))
+        if preview is not None:
+            start, end, duration = video.preview_part(info, start, _span(preview))
+        enlarged = size[0] / info.width
+        target = None
+        if not to_stdout:
+            target = trip.target(info.source, enlarged, preview=preview is not None)
+        encode = media.Wishes(codec, crf, preset, _pairs(encoder_options or []), pixel_format, bit_depth, container)
+        chosen = video.Options(
+            part=media.Part(start, end, duration),
+            encode=encode,
+            threshold=scene_threshold if scene_cuts else None,
+            deinterlace=deinterlace == "auto",
+            audio=audio,
+            preview=preview is not None,
+            resume=resume,
+            tag=_made_by(model, enlarged) if tag else None,
+        )
+        order = repr((model, size, chosen, precision))
+        result = trip.finished(order) if resume else None
+        with say.progress() as progress:
 
-        def told(at, seats=()) -> None:
-            facts = {"workers": _workers(seats)} if where else {}
-            progress(at.done, at.total, _pace(at, Path(source).name), **_pace_facts(at), **facts)
+            def told(at, seats=()) -> None:
+                facts = {"workers": _workers(seats)} if where else {}
+                progress(at.done, at.total, _pace(at, Path(source).name), **_pace_facts(at), **facts)
 
-        asked = {"size": size, "options": chosen, "on_progress": told, "on_notice": say.notice}
-        try:
-            if where:
+            asked = {"size": size, "options": chosen, "on_progress": told, "on_notice": say.notice}
+            if result:
+                say.notice("the result is made already; sending it")
+            elif where:
                 from sa_upscale.cluster import films
 
                 running = {"precision": precision, "tile": tile}
@@ -613,8 +616,7 @@ def video(
                 if hardware:
                     asked["options"] = dataclasses.replace(chosen, hardware=video.DECODERS.get(engines[0].device.type))
                 result = video.upscale_file(info, target, engines, **asked)
-        except video.Interrupted as interrupted:
-            raise typer.Exit(_fail(str(interrupted), 130)) from None
+        result = trip.deliver(result, order)
     say.clip(result)
     if not result.complete:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""The one exception for mistakes of the user's; the command line shows its text and exits 1."""
+"""The one exception for mistakes of the user's; the command line shows its text and exits."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 class UpscaleError(Exception):
     """What is wrong and what to do about it, in one line.  Anything else that escapes is a bug."""
+
+    exit_code = 1
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from sa_upscale.cluster import pictures, places
 from sa_upscale.cluster.setup import Setup, Weights, Where, crew_for
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models.compact import Compact
+from tests.clips import make
 from tests.test_cli import save
 
 fsspec = pytest.importorskip("fsspec", reason="addresses need fsspec")
@@ -276,6 +277,14 @@ def test_there_and_back_through_s3(run, folder, network, monkeypatch):
         assert len(store.find("bucket/out")) == 9
         code, _, err = run("image", "s3://no-bucket/in", "--model", network, "-o", "s3://bucket/out/")
         assert (code, err.count("\n"), "s3://no-bucket/in" in err) == (1, 1, True)
+        film = make(folder / "film.mp4").read_bytes()
+        store.pipe("bucket/film.mp4", film)
+        command = ["video", "s3://bucket/film.mp4", "-x2", "--model", network, "-o"]
+        assert run(*command, "s3://bucket/big.mp4")[0] == 0
+        run("video", folder / "film.mp4", "-x2", "--model", network, "-o", folder / "big.mp4")
+        assert store.cat("bucket/big.mp4") == (folder / "big.mp4").read_bytes()
+        code, _, err = run(*command, "s3://no-bucket/big.mp4")
+        assert (code, err) == (1, "sa-upscale: s3://no-bucket/big.mp4: there is no bucket no-bucket; make it first\n")
     finally:
         serving.stop()
         fsspec.filesystem("s3").clear_instance_cache()

@@ -1,4 +1,4 @@
-"""Pictures and films at an address such as s3://bucket/scans, through fsspec: found, fetched, brought back.
+"""Files at an address such as s3://bucket/scans, through fsspec: found, fetched, brought back.
 
 Object stores show an upload only once it is whole, so it goes to its name at once (they cannot rename: that would be a
 second copy).  Anywhere else a file is sent under a temporary name and renamed.
@@ -6,10 +6,9 @@ second copy).  Anywhere else a file is sent under a temporary name and renamed.
 
 import contextlib
 import posixpath
-import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,8 @@ from sa_upscale.errors import UpscaleError
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "r2")
 AT_ONCE = 8  # files on their way
+BLOCK = 1 << 20  # bytes read at once
+MARKS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
 @dataclass(frozen=True)
@@ -173,25 +174,33 @@ def _sent(task: upscale.Job | Errand, job: upscale.Job, result: upscale.Result) 
     return result
 
 
-def fetch(address: str, path: Path) -> None:
-    """Copy what is at an address to a file here."""
+def fetch(address: str, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
+    """Copy what is at an address to a file here; `on_bytes` is told how many bytes are."""
     system, there = file_system(address)
     with reaching(address), system.open(there, "rb") as source, path.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
+        while block := source.read(BLOCK):
+            file.write(block)
+            if on_bytes:
+                on_bytes(file.tell())
 
 
-def send(path: Path, address: str) -> None:
-    """Copy a file to an address, where it appears whole or not at all."""
+def send(path: Path, address: str, on_bytes: Callable[[int], None] | None = None) -> None:
+    """Copy a file to an address, where it appears whole or not at all; `on_bytes` is told how many bytes are there."""
     system, there = file_system(address)
+    watching = {}
+    if on_bytes:
+        from fsspec.callbacks import Callback
+
+        watching["callback"] = Callback(hooks={"bytes": lambda size, value, **_: on_bytes(value)})
     with reaching(address):
         if address.partition("://")[0] in OBJECT_STORES:
-            system.put_file(str(path), there)
+            system.put_file(str(path), there, **watching)
             return
         folder, name = posixpath.split(there)
         system.makedirs(folder, exist_ok=True)
         partial = posixpath.join(folder, f".{uuid.uuid4().hex}.part")
         try:
-            system.put_file(str(path), partial)
+            system.put_file(str(path), partial, **watching)
             system.mv(partial, posixpath.join(folder, name))
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
@@ -205,6 +214,17 @@ def exists(address: str) -> bool:
     with reaching(address):
         system.invalidate_cache()
         return system.isfile(there)
+
+
+def version(address: str) -> dict[str, object]:
+    """The size in bytes (None: unknown) of the file at an address, and what changes with its content."""
+    system, there = file_system(address)
+    with reaching(address):
+        system.invalidate_cache()
+        about = system.info(there)
+    if about["type"] == "directory":
+        raise UpscaleError(f"{address} is a folder; name a file in it")
+    return {"size": about.get("size"), "marks": [str(about[mark]) for mark in MARKS if mark in about]}
 
 
 def file_system(address: str):
@@ -222,11 +242,11 @@ def file_system(address: str):
 
 
 @contextlib.contextmanager
-def reaching(address: str) -> Iterator[None]:
-    """Turn what a file system raises into one line."""
+def reaching(address: str, *passed: type[Exception]) -> Iterator[None]:
+    """Turn what a file system raises into one line, but for what is `passed` on."""
     try:
         yield
-    except UpscaleError:
+    except (UpscaleError, *passed):
         raise
     except FileNotFoundError:
         raise UpscaleError(f"{address}: there is nothing") from None

@@ -59,10 +59,11 @@ class VideoResult:
     `frames_in` counts the frames decoded, `frames_out` those found in the finished file, `frames_resumed` those that an
     earlier run had made.  `seconds` is how long each kind of work took; the kinds overlap.  `warnings` holds one line
     for each thing that the result lacks; `audio_shift` is how many seconds a sound moved against the pictures at most.
+    What is at an address has it as a str.
     """
 
-    source: Path
-    target: Path | None
+    source: Path | str
+    target: Path | str | None
     width: int
     height: int
     codec: str
@@ -103,6 +104,8 @@ class Elsewhere(Protocol):
 
 class Interrupted(UpscaleError):
     """Ctrl-C ended the run; the message says how to go on."""
+
+    exit_code = 130
 
 
 @dataclass(frozen=True)
