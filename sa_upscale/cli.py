@@ -916,8 +916,9 @@ def doctor(
     topic, bad = None, 0
     for found in doctor.examine(offline=offline, reset=reset):
         mark = {"ok": " ", "note": "-", "bad": "!"}[found.state]
-        text = f"{mark} {found.name:<22} {found.value}" + (f"\n  {'':<22} -> {found.cure}" if found.cure else "")
+        text = f"{mark} {found.name:<24} {found.value}" + (f"\n  {'':<24} -> {found.cure}" if found.cure else "")
         head = f"{found.topic}\n" if found.topic != topic else ""
+        head = f"\n{head}" if head and topic else head
         say.tell({"event": "result", **dataclasses.asdict(found)}, head + text)
         topic, bad = found.topic, bad + (found.state == "bad")
     if bad:
