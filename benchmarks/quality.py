@@ -41,7 +41,7 @@ def _upscaled(engine: Engine, lr: np.ndarray) -> np.ndarray:
 
 
 def _tensor(pixels: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(pixels).movedim(-1, 0)[None].float() / 255
+    return torch.from_numpy(pixels.copy()).movedim(-1, 0)[None].float() / 255
 
 
 def report(figures: dict[str, dict[str, float]], line: Callable[[str], None]) -> None:
