@@ -17,6 +17,15 @@ def by_name(findings):
     return {(found.topic, found.name): found for found in findings}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_memory(tmp_path_factory):
+    """What is measured here is not for the tests of other rooms."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+            patch.setenv(variable, str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def healthy():
     return by_name(doctor.examine(offline=True))

@@ -265,4 +265,5 @@ def test_two_ranks_match_one(recipe, tmp_path, kind):
     for mine, other in zip(two_log, one_log, strict=True):
         assert mine.keys() == other.keys()
         for key in mine.keys() - {"stage", "seconds"}:
-            assert mine[key] == pytest.approx(other[key], rel=2e-2, abs=1e-3), key
+            # A discriminator's logits move further than the weights, which were held to 2e-5 above.
+            assert mine[key] == pytest.approx(other[key], rel=2e-2, abs=5e-3), key

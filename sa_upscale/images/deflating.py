@@ -18,21 +18,27 @@ def deflated(parts: Iterable[Callable[[], bytes]], level: int) -> Iterator[bytes
 
     Reference: RFC 1950; the pieces are joined by empty stored blocks (RFC 1951, 3.2.4).
     """
-    checksum = zlib.adler32(b"")
-    yield _HEADER
+    checksum, held = zlib.adler32(b""), _HEADER
+    for plain, packed in _in_order(parts, level):
+        checksum = zlib.adler32(plain, checksum)
+        # Header and end go with pieces, so that none is of a few bytes only.
+        if len(held) > len(_HEADER):
+            yield held
+            held = b""
+        held += packed
+    end = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS).flush(zlib.Z_FINISH)
+    yield held + end + checksum.to_bytes(4, "big")
+
+
+def _in_order(parts: Iterable[Callable[[], bytes]], level: int) -> Iterator[tuple[bytes, bytes]]:
     with ThreadPoolExecutor(THREADS, "deflate") as threads:
         waiting = deque()
         for part in parts:
             waiting.append(threads.submit(_piece, part, level))
             if len(waiting) > THREADS:
-                plain, packed = waiting.popleft().result()
-                checksum = zlib.adler32(plain, checksum)
-                yield packed
+                yield waiting.popleft().result()
         while waiting:
-            plain, packed = waiting.popleft().result()
-            checksum = zlib.adler32(plain, checksum)
-            yield packed
-    yield zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS).flush(zlib.Z_FINISH) + checksum.to_bytes(4, "big")
+            yield waiting.popleft().result()
 
 
 def _piece(part: Callable[[], bytes], level: int) -> tuple[bytes, bytes]:
