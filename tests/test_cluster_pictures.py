@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from sa_upscale import cli, upscale
-from sa_upscale.cluster import pictures, places
+from sa_upscale.cluster import claims, pictures, places
 from sa_upscale.cluster.setup import Setup, Weights, Where, crew_for
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models.compact import Compact
@@ -113,7 +113,9 @@ def test_a_killed_worker_changes_nothing(folder, network):
             os.kill(pids[0], signal.SIGKILL)
 
     notices = []
-    told = pictures.run_jobs(jobs, crew, on_result=finished, on_notice=notices.append)
+    # With a claim, what the killed worker was writing is swept away.
+    with claims.Claim(folder / "out" / ".lock") as claim:
+        told = pictures.run_jobs(jobs, crew, claim=claim, on_result=finished, on_notice=notices.append)
     assert content(folder / "out") == expected
     assert sorted(result.error is None for result in told) == [False] + [True] * 9
     assert notices in ([], ["cpu 1: the worker died; another takes its place"])

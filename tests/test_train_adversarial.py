@@ -265,5 +265,6 @@ def test_two_ranks_match_one(recipe, tmp_path, kind):
     for mine, other in zip(two_log, one_log, strict=True):
         assert mine.keys() == other.keys()
         for key in mine.keys() - {"stage", "seconds"}:
-            # A discriminator's logits move further than the weights, which were held to 2e-5 above.
-            assert mine[key] == pytest.approx(other[key], rel=2e-2, abs=5e-3), key
+            # The generator's weights were held to 2e-5 above; the discriminator's logits move further than that.
+            slack = 3e-2 if key in ("real", "fake") else 1e-3
+            assert mine[key] == pytest.approx(other[key], rel=2e-2, abs=slack), key
