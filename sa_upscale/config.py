@@ -65,6 +65,8 @@ class Train:
     - `clip` is the largest norm of the generator's gradient.  `accumulate` splits a batch into so many parts, which go
       through the networks one after the other.
     - `ema` is the decay of the averaged weights, which are validated and saved; 0 keeps the weights themselves.
+    - `shift`: VGG and the discriminator see the pictures moved by up to so many pixels, by another draw in every step;
+      3 keeps a network ×4 from a lattice where their strides meet those of its pixel shuffle.
     - `precision` is that of the networks; the fastest that is safe by default.  `compile` runs torch.compile.
     - `best` names what chooses the best weights: a metric of whole pictures, or "loss", the generator's whole loss on
       crops.  `vgg_weights` is a file of VGG19; torchvision's by default.
@@ -84,6 +86,7 @@ class Train:
     clip: float | None = None
     accumulate: int = 1
     ema: float = 0.999
+    shift: int = 0
     seed: int = 0
     precision: str | None = None
     compile: bool = False
@@ -353,6 +356,8 @@ def _check_sizes(stage: Stage, scale: int | None) -> None:
         raise UpscaleError(f"recipe: a batch of {data.batch} does not split into train.accumulate = {train.accumulate}")
     if not 0 <= train.ema < 1:
         raise UpscaleError(f"recipe: train.ema must lie between 0 and 1, not at {train.ema}")
+    if not 0 <= train.shift <= data.patch // 2:
+        raise UpscaleError(f"recipe: train.shift must lie between 0 and half a crop, not at {train.shift}")
     if data.lr_folders and len(data.lr_folders) != len(data.folders):
         raise UpscaleError(
             f"recipe: {len(data.folders)} data.folders but {len(data.lr_folders)} data.lr_folders; name one for each"

@@ -106,6 +106,7 @@ def test_stages_inherit_and_override(tmp_path):
         ("losses.l2.weight=1", "no loss .l2.; known: l1"),
         ("train.best=psnr", "did you mean psnr-y"),
         ("train.ema=1.0", "between 0 and 1"),
+        ("train.shift=99", "half a crop"),
         ("train.accumulate=3", "a batch of 2 does not split"),
         ("data.degradation=second", "did you mean second-order"),
         ("data.second_order.first.blur=2", "data.second_order.first: blur is a probability"),

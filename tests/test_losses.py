@@ -128,3 +128,25 @@ def test_what_a_loss_needs_is_said_before_and_missed_when_asked_for(name, option
         image = torch.rand(1, 3, 16, 16)
         with pytest.raises(ValueError, match=f"give Step {needed.pop()}=…"):
             (loss.parts if name == "sa-feature" else loss)(step(image, image))
+
+
+def test_vgg_and_the_discriminator_see_the_pictures_moved():
+    image = torch.arange(20.0).view(1, 1, 4, 5)
+    seen = losses.moved(image, (1, 2))
+    # The first row and the first two columns are gone; the last ones are followed by what lies before them.
+    assert seen[0, 0, 0].tolist() == [7, 8, 9, 8, 7]
+    assert seen[0, 0, :, 0].tolist() == [7, 12, 17, 12]
+    assert losses.moved(image, (0, 0)) is image
+
+    shown = []
+
+    def discriminator(x):
+        shown.append(x)
+        return x.mean(), []
+
+    discriminator.parameters = list
+    hr = torch.rand(1, 3, 4, 5)
+    offered = losses.Step(lr=hr, hr=hr, sr=1 - hr, discriminator=discriminator, shift=(1, 2))
+    assert offered.real_logits + offered.fake_logits == pytest.approx(1.0)
+    assert torch.equal(shown[0], losses.moved(hr, (1, 2)))
+    assert torch.equal(shown[1], losses.moved(1 - hr, (1, 2)))

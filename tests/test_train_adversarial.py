@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sa_upscale import checkpoints, config, train
+from sa_upscale import checkpoints, config, losses, train
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models.discriminators import UNetDiscriminator
 from sa_upscale.train import networks
@@ -49,7 +49,7 @@ train = { steps = 6, best = "ssim-y" }
 losses = [ { name = "l1" } ]
 [[stages]]
 name = "adversarial"
-train = { best = "loss" }
+train = { best = "loss", shift = 2 }
 losses = [
     { name = "sa-canny", weight = 0.5, beta1 = 0.01, low = 20, high = 40 },
     { name = "perceptual", layers = ["conv1_2"] },
@@ -184,6 +184,25 @@ def test_the_discriminator_leads_alone(recipe):
         assert torch.equal(ours.generator.state_dict()["tail.weight"], before)
     ours.learn(*batch(), 3)
     assert not torch.equal(ours.generator.state_dict()["tail.weight"], before)
+
+
+def test_the_pictures_are_judged_at_another_place_in_every_step(recipe):
+    ours = players(recipe, "stages.adversarial.train.shift=3", losses="[{name='gan'}]")
+    shown = []
+    ours._discriminator.network.discriminator.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    lr, hr = batch()
+    places = []
+    for step in range(1, 9):
+        shown.clear()
+        ours.learn(lr, hr, step)
+        # The generator's step and the discriminator's own see the same.
+        found = [place for place in np.ndindex(4, 4) if any(torch.equal(x, losses.moved(hr, place)) for x in shown)]
+        places += found
+        assert len(found) == 1
+    assert len(set(places)) > 3
+    shown.clear()
+    assert ours.offered(lr, hr, hr).real_logits is not None
+    assert torch.equal(shown[0], hr)  # what is measured is not moved
 
 
 def test_a_batch_in_parts_gives_the_gradients_of_the_whole(recipe):

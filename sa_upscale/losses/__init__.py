@@ -21,7 +21,7 @@ from sa_upscale.losses.gan import GAN, discriminator_loss
 from sa_upscale.losses.ldl import LDL
 from sa_upscale.losses.perceptual import Perceptual
 from sa_upscale.losses.pixel import L1, MSE, Charbonnier, Huber
-from sa_upscale.losses.step import Step
+from sa_upscale.losses.step import Step, moved
 
 LOSSES: dict[str, type[nn.Module]] = {
     "l1": L1,
@@ -37,7 +37,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "content": Content,
 }
 
-__all__ = ["LOSSES", "Step", "build", "calibrate", "discriminator_loss", "needs", "resolve", "vgg_layers"]
+__all__ = ["LOSSES", "Step", "build", "calibrate", "discriminator_loss", "moved", "needs", "resolve", "vgg_layers"]
 
 
 def build(name: str, **options) -> nn.Module:

@@ -1,5 +1,6 @@
 """The generator and, where a loss asks for it, its discriminator: one step of both."""
 
+import numpy as np
 import torch
 
 from sa_upscale import config, losses
@@ -44,12 +45,13 @@ class Players:
     def generator(self) -> torch.nn.Module:
         return self._generator.network
 
-    def offered(self, lr: torch.Tensor, hr: torch.Tensor, sr: torch.Tensor) -> losses.Step:
+    def offered(
+        self, lr: torch.Tensor, hr: torch.Tensor, sr: torch.Tensor, shift: tuple[int, int] = (0, 0)
+    ) -> losses.Step:
         """A batch with all that the losses may ask for."""
         judge = self._discriminator and self._discriminator.network.discriminator
-        return losses.Step(
-            lr, hr, sr, ema=self.average, discriminator=judge, vgg=self._vgg, vgg_layers=self._vgg_layers
-        )
+        known = {"ema": self.average, "discriminator": judge, "vgg": self._vgg, "vgg_layers": self._vgg_layers}
+        return losses.Step(lr, hr, sr, **known, shift=shift)
 
     def learn(self, lr: torch.Tensor, hr: torch.Tensor, step: int) -> tuple[torch.Tensor, list[str]]:
         """One step of the generator and one of the discriminator on a batch.
@@ -59,7 +61,8 @@ class Players:
         """
         parts = list(zip(lr.chunk(self._options.accumulate), hr.chunk(self._options.accumulate), strict=True))
         leading = step <= self._lead
-        values, made, found = self._generator_part(parts, leading)
+        shift = self._shift(step)
+        values, made, found = self._generator_part(parts, leading, shift)
         (lost,) = self._place.any(not torch.isfinite(values).all().item())
         if lost:
             return values, found
@@ -67,7 +70,12 @@ class Players:
             self._generator.update(learning_rate(self._options, step))
             networks.follow(self.average, self.generator, self._options.ema)
         if self._discriminator is not None:
-            verdict = self._discriminator_part([(real, fake) for (_, real), fake in zip(parts, made, strict=True)])
+            verdict = self._discriminator_part(
+                [
+                    (losses.moved(real, shift), losses.moved(fake, shift))
+                    for (_, real), fake in zip(parts, made, strict=True)
+                ]
+            )
             self._discriminator.update(learning_rate(self._options, step, self._discriminator_rate))
             values = torch.cat([values, verdict])
         return values, found
@@ -99,7 +107,9 @@ class Players:
         if self._discriminator is not None:
             self._discriminator.load_state_dict(state["discriminator"])
 
-    def _generator_part(self, parts, leading: bool) -> tuple[torch.Tensor, list[torch.Tensor], list[str]]:
+    def _generator_part(
+        self, parts, leading: bool, shift: tuple[int, int]
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[str]]:
         """Gradients for the generator, unless the discriminator is `leading`: the mean values, what was made, found."""
         values, made, found = 0.0, [], []
         for index, (lr, hr) in enumerate(parts):
@@ -107,7 +117,7 @@ class Players:
             with torch.set_grad_enabled(not leading), self._generator.part(last):
                 with self.autocast():
                     sr = self._generator.forward(lr)
-                    step = self.offered(lr, hr, sr)
+                    step = self.offered(lr, hr, sr, shift)
                     found += self.terms.calibrate(step)
                     terms = self.terms(step)
                     total = self.terms.total(terms)
@@ -130,3 +140,8 @@ class Players:
             means = [loss.detach().float(), real_logits.detach().float().mean(), fake_logits.detach().float().mean()]
             values = values + torch.stack(means) / len(parts)
         return values
+
+    def _shift(self, step: int) -> tuple[int, int]:
+        """Of the step alone, so that ranks and the parts of a batch agree, and a resumed run goes on alike."""
+        drawn = np.random.default_rng((self._options.seed, step)).integers(self._options.shift + 1, size=2)
+        return int(drawn[0]), int(drawn[1])
