@@ -159,7 +159,7 @@ def test_the_hint_is_for_people_and_told_once(run, photo, tmp_path, monkeypatch)
     command = ["image", photo, "-x2", "-o", tmp_path / "out.png"]
     assert run(*command).stderr == b""
     assert not (tmp_path / "cache").exists()
-    monkeypatch.setattr(cli._Voice, "progress", lambda _voice: contextlib.nullcontext(lambda *_, **__: None))
+    monkeypatch.setattr(cli.terminal.Voice, "progress", lambda _voice: contextlib.nullcontext(lambda *_, **__: None))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert run(*command, "--json").stderr == b""
     assert run(*command).stderr.count(b"models fetch") == 1

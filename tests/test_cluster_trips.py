@@ -71,7 +71,7 @@ def test_interrupted_it_goes_on_without_fetching_again(command, memory, cache, m
 
     way = ("memory://in/clip.mp4", "-o", "memory://out/big.mp4")
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "_pace", interrupt)
+        patch.setattr(cli.video, "_pace", interrupt)
         code, _, err = command(*way)
     assert (code, err) == (130, "sa-upscale: interrupted after a while\n")
     assert "journal.jsonl" in {path.name for path in kept(cache)}
@@ -81,7 +81,7 @@ def test_interrupted_it_goes_on_without_fetching_again(command, memory, cache, m
     assert (code, "8 of them from an earlier run" in out, kept(cache)) == (0, True, [])
     # Another film of the same name is fetched, and begun afresh.
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "_pace", interrupt)
+        patch.setattr(cli.video, "_pace", interrupt)
         assert command(*way)[0] == 130
     memory.pipe("/in/clip.mp4", memory.cat("/in/clip.mp4") + b"\0\0\0\x08free")
     code, out, _ = command(*way)

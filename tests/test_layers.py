@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "sa_upscale"
 LAYERS = [
-    {"cli", "__main__", "api", "usage"},
+    {"cli", "__main__", "api"},
     {"cluster"},
     {"upscale", "video", "train", "evaluate", "compare", "publish", "doctor", "maps", "export"},
     {"config", "checkpoints", "images", "media", "journal", "record", "report", "engine", "data", "degrade"},
@@ -17,7 +17,6 @@ LAYERS = [
 ]
 ALLOWED = {
     ("__main__", "cli"),
-    ("cli", "usage"),
     ("__init__", "api"),
     ("__init__", "errors"),
     ("config", "degrade"),

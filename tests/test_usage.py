@@ -7,7 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sa_upscale import cli, usage
+from sa_upscale import cli
+from sa_upscale.cli import usage
 
 ROOT_COMMAND = typer.main.get_command(cli.app)
 

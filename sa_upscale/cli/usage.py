@@ -4,8 +4,9 @@ Plain text without colours, so that it reads alike on light and dark backgrounds
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 WIDEST = 100  # columns: longer lines are hard to read
@@ -87,6 +88,11 @@ class Group(_Help, TyperGroup):
         rows = [(name, (name, command.get_short_help_str(WIDEST))) for name, command in known if not command.hidden]
         for heading, shown in _grouped(rows, COMMANDS, "Commands"):
             _section(formatter, heading, shown)
+
+
+def add(group: typer.Typer, function: Callable, *lines: str, name: str | None = None) -> None:
+    """Make a function a command of the group, called as the function is where no name is given, with its examples."""
+    group.command(name, cls=Command, epilog=examples(*lines) if lines else None)(function)
 
 
 def examples(*lines: str) -> str:
