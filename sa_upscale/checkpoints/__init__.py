@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent.parent
 DEFAULTS = {"image": "compact", "video": "compact"}
 FORMAT_VERSION = "1"
 ANSWER_SECONDS = 5
