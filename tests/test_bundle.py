@@ -64,7 +64,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
     for folder in ("sa_upscale/bundled", "checkpoints/wip", "run"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "weights.toml").write_text(REGISTRY)
-    monkeypatch.setattr(checkpoints, "PACKAGE", tmp_path / "sa_upscale")
+    monkeypatch.setattr(checkpoints.registry, "PACKAGE", tmp_path / "sa_upscale")
     monkeypatch.setenv("SA_UPSCALE_WEIGHTS", str(tmp_path / "user"))
     train(tmp_path / "run", seed=0)
     return tmp_path

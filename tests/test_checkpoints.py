@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def package(tmp_path, monkeypatch) -> Path:
     torch.save(_weights("compact", COMPACT | {"scale": 4}), big)
     registry = REGISTRY.format(small=small, moving=moving, big=hashlib.sha256(big.read_bytes()).hexdigest())
     (folder / "weights.toml").write_text(registry)
-    monkeypatch.setattr(checkpoints, "PACKAGE", folder)
+    monkeypatch.setattr(checkpoints.registry, "PACKAGE", folder)
     monkeypatch.delenv("SA_UPSCALE_WEIGHTS", raising=False)
     return folder
 
@@ -358,7 +359,7 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UpscaleError, match=r"cannot write .*: No space left on device"):
         _save(file, "compact", COMPACT)
     assert file.read_bytes() == b"the last good one"

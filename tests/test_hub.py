@@ -25,7 +25,7 @@ from pathlib import Path
 from sa_upscale import checkpoints
 from sa_upscale.errors import UpscaleError
 
-checkpoints.PACKAGE = Path(sys.argv[1])
+checkpoints.registry.PACKAGE = Path(sys.argv[1])
 notices, progress = [], []
 start = time.perf_counter()
 try:

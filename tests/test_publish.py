@@ -121,7 +121,7 @@ def build_checkout(root: Path) -> Path:
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
     root = build_checkout(tmp_path / "checkout")
-    monkeypatch.setattr(checkpoints, "PACKAGE", root / "sa_upscale")
+    monkeypatch.setattr(checkpoints.registry, "PACKAGE", root / "sa_upscale")
     monkeypatch.setenv("SA_UPSCALE_WEIGHTS", str(tmp_path / "user"))
     return root
 

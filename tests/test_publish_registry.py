@@ -111,7 +111,7 @@ def test_a_file_is_replaced_and_its_permissions_stay(tmp_path):
 def test_only_a_checkout_is_written_to(tmp_path, monkeypatch):
     package = tmp_path / "sa_upscale"
     package.mkdir()
-    monkeypatch.setattr(checkpoints, "PACKAGE", package)
+    monkeypatch.setattr(checkpoints.registry, "PACKAGE", package)
     with pytest.raises(UpscaleError, match="is an installed package; run this from a checkout"):
         registry.writable()
     (tmp_path / "weights.toml").write_text(TEXT)

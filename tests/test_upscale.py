@@ -685,7 +685,7 @@ def test_a_video_network_is_followed_by_image_networks(registry, model, scale, c
 def test_the_bundled_checkpoint_from_file_to_file(tmp_path):
     bundled = [entry for entry in checkpoints.entries().values() if entry.bundled and entry.usable]
     bundled = [entry for entry in bundled if entry.kind == "image" and entry.scale == 4]
-    if not bundled or not (checkpoints.PACKAGE / "bundled" / bundled[0].bundled).is_file():
+    if not bundled or not (checkpoints.registry.PACKAGE / "bundled" / bundled[0].bundled).is_file():
         pytest.skip("no trained checkpoint is bundled yet")
     y, x = np.mgrid[:24, :32]
     soft = np.stack([128 + 90 * np.sin(x / 4 + c) * np.cos(y / 5) for c in range(3)], axis=-1).astype(np.uint8)

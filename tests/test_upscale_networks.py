@@ -28,7 +28,8 @@ def siblings(tmp_path, monkeypatch):
         entries[name] = checkpoints.Entry(
             name, name[:-3], "compact", 2, 1, "made", "none", file=file.name, sha256=sha256, fidelity=fidelity
         )
-    monkeypatch.setattr(checkpoints, "entries", lambda: entries)
+    for room in (checkpoints, checkpoints.registry):
+        monkeypatch.setattr(room, "entries", lambda: entries)
     monkeypatch.setenv("SA_UPSCALE_WEIGHTS", str(tmp_path))
     return entries
 

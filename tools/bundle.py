@@ -42,7 +42,7 @@ def register(target: Path) -> None:
     Raises `UpscaleError` for a file that a checkout does not look into.
     """
     file = registry.writable()
-    folders = {checkpoints.PACKAGE / "bundled": "bundled", file.parent / "checkpoints": "file"}
+    folders = {checkpoints.registry.PACKAGE / "bundled": "bundled", file.parent / "checkpoints": "file"}
     place = folders.get(target.resolve().parent)
     if place is None:
         raise UpscaleError(f"{target} is in neither {' nor '.join(map(str, folders))}; nobody would look for it there")

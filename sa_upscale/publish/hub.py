@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, errors, get_to
 from huggingface_hub.utils import disable_progress_bars
 
 from sa_upscale import __version__, checkpoints
-from sa_upscale.errors import UpscaleError
+from sa_upscale.errors import UpscaleError, first_line
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ def _told(repo: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         reason = _refusal(repo, error)
     except (errors.HTTPError, OSError) as error:
-        reason = f"{constants.ENDPOINT} cannot be reached ({_first_line(error)})"
+        reason = f"{constants.ENDPOINT} cannot be reached ({first_line(error)})"
     # What goes wrong while a large file is sent, and a name that the Hub does not allow.
     except (RuntimeError, ValueError) as error:
-        reason = _first_line(error.__cause__ or error)
+        reason = first_line(error.__cause__ or error)
     else:
         return
     raise UpscaleError(f"cannot publish {repo}: {reason}")
@@ -93,7 +93,3 @@ def _refusal(repo: str, error: errors.HfHubHTTPError) -> str:
     if code in (409, 412):
         return "the repository has changed meanwhile; run this again"
     return f"the Hub answered {code}" + (f" ({error.server_message.splitlines()[0]})" if error.server_message else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -44,10 +44,10 @@ def writable() -> Path:
     Raises `UpscaleError` for an installed package, whose file would be lost with the next version, and for a file that
     cannot be replaced.
     """
-    file = checkpoints.PACKAGE.parent / "weights.toml"
-    if (checkpoints.PACKAGE / "weights.toml").is_file() or not file.is_file():
+    file = checkpoints.registry.PACKAGE.parent / "weights.toml"
+    if (checkpoints.registry.PACKAGE / "weights.toml").is_file() or not file.is_file():
         raise UpscaleError(
-            f"{checkpoints.PACKAGE} is an installed package; run this from a checkout, whose weights.toml "
+            f"{checkpoints.registry.PACKAGE} is an installed package; run this from a checkout, whose weights.toml "
             "keeps the result"
         )
     if not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
