@@ -602,8 +602,8 @@ class Ready:
     def __init__(self, engine):
         self.size, self.engine = Size(engine.scale), engine
 
-    def enlarge(self, ready, target, output, on_progress):
-        return work.enlarge(ready, target, [self.engine], output, on_progress)
+    def enlarge(self, ready, on_progress):
+        return work.enlarge(ready, [self.engine], on_progress)
 
 
 def four_times(scale=4):

@@ -30,7 +30,7 @@ def made(source, engines, size, key, monkeypatch, most, output=None):
     output, stream = output or Output(format=key), io.BytesIO()
     ready = work.prepare(source, stream, size, output, max_pixels=10**9)
     assert (ready.picture is None) == (most == 0)
-    warnings = work.enlarge(ready, stream, engines, output, None)()
+    warnings = work.enlarge(ready, engines)()
     return images.read(stream.getvalue()), warnings
 
 

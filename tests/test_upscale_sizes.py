@@ -86,7 +86,7 @@ def test_names_tell_the_size():
 def run(tmp_path, array, size, engines):
     write(tmp_path / "in.png", Picture(array))
     ready = work.prepare(tmp_path / "in.png", tmp_path / "out.png", size, work.Output())
-    warnings = work.enlarge(ready, tmp_path / "out.png", engines, work.Output(), None)()
+    warnings = work.enlarge(ready, engines)()
     return read(tmp_path / "out.png").pixels, warnings
 
 

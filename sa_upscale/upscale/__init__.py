@@ -11,7 +11,7 @@ from sa_upscale.upscale.jobs import Job, plan_jobs
 from sa_upscale.upscale.networks import Networks, load_engines, plan
 from sa_upscale.upscale.pictures import Runner, bled, cropped, cut, enlarge, resized
 from sa_upscale.upscale.sizes import FITS, Size, Target
-from sa_upscale.upscale.work import Output, Result, Upscaler, image_file, prepare
+from sa_upscale.upscale.work import Output, Result, Upscaler, image_file
 
 __all__ = [
     "FITS",
@@ -32,7 +32,6 @@ __all__ = [
     "load_engines",
     "plan",
     "plan_jobs",
-    "prepare",
     "report",
     "resized",
     "run_jobs",

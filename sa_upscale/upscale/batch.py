@@ -65,8 +65,7 @@ def run_jobs(
                 progress = _labelled(on_progress, index, len(jobs), job.label)
                 ready = opening.result()
                 if isinstance(ready, Ready):
-                    finish = upscaler.enlarge(ready, _target(job), _output(job, output), progress)
-                    writing = writer.submit(finish)
+                    writing = writer.submit(upscaler.enlarge(ready, progress))
                     result.width, result.height = ready.target.kept
                 else:
                     result.skipped, (result.width, result.height) = True, ready
@@ -110,16 +109,9 @@ def _opened(job: Job, upscaler: Upscaler, output: Output, max_pixels: int) -> Re
             job.target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UpscaleError(f"the folder {job.target.parent} cannot be made: {error.strerror or error}") from None
-    source = job.source or sys.stdin.buffer.read()
-    return prepare(source, _target(job), upscaler.size, _output(job, output), max_pixels=max_pixels)
-
-
-def _target(job: Job):
-    return job.target or sys.stdout.buffer
-
-
-def _output(job: Job, output: Output) -> Output:
-    return replace(output, format=job.format or output.format)
+    source, target = job.source or sys.stdin.buffer.read(), job.target or sys.stdout.buffer
+    output = replace(output, format=job.format or output.format)
+    return prepare(source, target, upscaler.size, output, max_pixels=max_pixels)
 
 
 def _done_size(job: Job, upscaler: Upscaler, output: Output) -> Size | None:

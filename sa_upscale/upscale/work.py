@@ -1,6 +1,5 @@
 """One picture from file to file, in three steps, so that many can overlap: `prepare`, `enlarge` and `finish`."""
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,9 @@ from sa_upscale.upscale.sizes import Size, Target
 
 STREAM_PIXELS = 100_000_000
 """A result with more pixels than this is made strip by strip where its format allows that."""
+
+Finish = Callable[[], list[str]]
+"""Writes a result and tells what was lost."""
 
 REDUCED = "larger than the size asked for: reduced, without the network"
 
@@ -58,12 +60,16 @@ class Result:
 
 @dataclass
 class Ready:
-    """A picture that can go through the networks: its header, the size it is to have, and its pixels if it is small."""
+    """A picture that can go through the networks: its header, the size it is to have, and its pixels if it is small.
+
+    `sink` is where its result goes, and `output` how it is written, with the format decided.
+    """
 
     opened: images.Opened
     size: Size
     target: Target
-    format: str
+    sink: Path | BinaryIO
+    output: Output
     picture: images.Picture | None
 
 
@@ -89,21 +95,15 @@ class Upscaler:
         on_progress: Progress | None = None,
     ) -> Result:
         """Enlarge one picture; arguments and errors as for `image_file`."""
-        started = time.perf_counter()
-        ready = prepare(source, target, self.size, output, max_pixels=max_pixels)
-        finish = self.enlarge(ready, target, output, on_progress)
-        warnings = finish()
-        ends = (Path(end) if isinstance(end, str | os.PathLike) else None for end in (source, target))
-        return Result(*ends, *ready.target.kept, time.perf_counter() - started, warnings)
+        return _from_end_to_end(
+            lambda ready: self.enlarge(ready, on_progress), source, target, self.size, output, max_pixels
+        )
 
-    def enlarge(
-        self, ready: Ready, target: Path | BinaryIO, output: Output, on_progress: Progress | None = None
-    ) -> Callable[[], list[str]]:
+    def enlarge(self, ready: Ready, on_progress: Progress | None = None) -> Finish:
         """Run the networks, and return what writes the result and tells what was lost."""
         scale = ready.target.scale
-        engines = self.networks.for_scale(scale)
-        software = self._software(scale) if output.tag else None
-        return enlarge(ready, target, engines, output, on_progress, software=software)
+        software = self._software(scale) if ready.output.tag else None
+        return enlarge(ready, self.networks.for_scale(scale), on_progress, software=software)
 
     def _software(self, scale: float) -> str:
         """What a result says of itself: tool, version, checkpoints, scale."""
@@ -129,9 +129,22 @@ def image_file(
     Raises `UpscaleError` when the source cannot be read or the result cannot be written, the latter before the work
     where that can be known.
     """
+    return _from_end_to_end(
+        lambda ready: enlarge(ready, engines, on_progress), source, target, Size(scale), output, max_pixels
+    )
+
+
+def _from_end_to_end(
+    work: Callable[[Ready], Finish],
+    source: Path | bytes,
+    target: Path | BinaryIO,
+    size: Size,
+    output: Output,
+    max_pixels: int,
+) -> Result:
     started = time.perf_counter()
-    ready = prepare(source, target, Size(scale), output, max_pixels=max_pixels)
-    warnings = enlarge(ready, target, engines, output, on_progress)()
+    ready = prepare(source, target, size, output, max_pixels=max_pixels)
+    warnings = work(ready)()
     ends = (Path(end) if isinstance(end, str | os.PathLike) else None for end in (source, target))
     return Result(*ends, *ready.target.kept, time.perf_counter() - started, warnings)
 
@@ -151,33 +164,27 @@ def prepare(
         raise UpscaleError(f"{images.FORMATS[key].name} cannot be lossless; choose png, webp, tiff or jp2")
     large = wanted.width * wanted.height > STREAM_PIXELS and images.streams(key)
     whole = wanted.taken or (opened.frames == 1 and not large)
-    return Ready(opened, size, wanted, key, opened.read() if whole else None)
+    output = replace(output, format=key)
+    return Ready(opened, size, wanted, target, output, opened.read() if whole else None)
 
 
 def enlarge(
-    ready: Ready,
-    target: Path | BinaryIO,
-    engines: Sequence[Runner],
-    output: Output,
-    on_progress: Progress | None,
-    *,
-    software: str | None = None,
-) -> Callable[[], list[str]]:
+    ready: Ready, engines: Sequence[Runner], on_progress: Progress | None = None, *, software: str | None = None
+) -> Finish:
     """Run the networks; what is returned writes the result and tells of losses.
 
     Animations and very large pictures are written while they are made, so that nothing is left to do.  `software` is
     told in the metadata to have made the result.
     """
-    if ready.picture is None and ready.opened.frames > 1:
-        lost = _write_frames(ready, target, engines, output, on_progress, software)
-        return lambda: lost
     if ready.picture is None:
-        lost = _write_rows(ready, target, engines, output, on_progress, software)
+        write = _write_frames if ready.opened.frames > 1 else _write_rows
+        lost = write(ready, engines, on_progress, software)
         return lambda: lost
-    result = _told(_enlarged(ready.picture, ready.target, engines, on_progress), output, software)
+    result = _told(_enlarged(ready.picture, ready.target, engines, on_progress), ready.output, software)
     notes = _notes(ready, ready.picture)
+    # While the result is written, the next picture is at work.
     ready.picture = None
-    return lambda: notes + images.write(target, result, **_encoding(ready, output))
+    return lambda: notes + images.write(ready.sink, result, **_encoding(ready.output))
 
 
 def _enlarged(
@@ -190,12 +197,7 @@ def _enlarged(
 
 
 def _write_frames(
-    ready: Ready,
-    target: Path | BinaryIO,
-    engines: Sequence[Runner],
-    output: Output,
-    on_progress: Progress | None,
-    software: str | None,
+    ready: Ready, engines: Sequence[Runner], on_progress: Progress | None, software: str | None
 ) -> list[str]:
     opened = ready.opened
 
@@ -204,19 +206,14 @@ def _write_frames(
             progress = pictures.part(on_progress, index, 1, opened.frames)
             # Pages have sizes of their own.
             size = ready.target if opened.timed else ready.size.of(picture.width, picture.height)
-            yield _told(_enlarged(picture, size, engines, progress), output, software), milliseconds
+            yield _told(_enlarged(picture, size, engines, progress), ready.output, software), milliseconds
 
-    lost = images.write_frames(target, shown(), opened.frames, opened.loop, **_encoding(ready, output))
+    lost = images.write_frames(ready.sink, shown(), opened.frames, opened.loop, **_encoding(ready.output))
     return opened.notes + lost
 
 
 def _write_rows(
-    ready: Ready,
-    target: Path | BinaryIO,
-    engines: Sequence[Runner],
-    output: Output,
-    on_progress: Progress | None,
-    software: str | None,
+    ready: Ready, engines: Sequence[Runner], on_progress: Progress | None, software: str | None
 ) -> list[str]:
     known = large.survey(ready.opened.rows())
     size = ready.target
@@ -225,8 +222,8 @@ def _write_rows(
         bands = large.cropped_rows(bands, size.box)
     width, height = size.kept
     nothing = images.blank(height, width, known.channels, known.dtype.name, known.has_alpha)
-    picture = _told(ready.opened.described(nothing.pixels, nothing.alpha), output, software)
-    lost = images.write_rows(target, picture, bands, format=ready.format, depth=output.depth)
+    picture = _told(ready.opened.described(nothing.pixels, nothing.alpha), ready.output, software)
+    lost = images.write_rows(ready.sink, picture, bands, format=ready.output.format, depth=ready.output.depth)
     return _notes(ready, picture) + lost
 
 
@@ -239,10 +236,8 @@ def _notes(ready: Ready, picture: images.Picture) -> list[str]:
     return notes
 
 
-def _encoding(ready: Ready, output: Output) -> dict:
-    options = dataclasses.asdict(output) | {"format": ready.format}
-    del options["strip"], options["tag"]
-    return options
+def _encoding(output: Output) -> dict:
+    return {name: getattr(output, name) for name in ("format", "quality", "lossless", "depth")}
 
 
 def _told(picture: images.Picture, output: Output, software: str | None) -> images.Picture:
