@@ -15,6 +15,7 @@ from tests.clips import Clip, Nearest, make, upscale
 from tests.test_cluster import alive
 
 FRAMES, SEGMENT = 130, 24
+DIED = ": the worker died; another takes its place"
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ class NearestWorker(films.FilmWorker):
     """A film worker whose network repeats pixels."""
 
     def __init__(self, window=5):
-        self._place = setup.Place(setup.Setup("nearest", {}), "cpu", 1)
+        self._place = setup.Place(setup.Setup("nearest", {}), setup.Share("cpu", 1))
         self._engines = [Nearest(window=window)]
         self._stopping = threading.Event()
 
@@ -66,7 +67,7 @@ class Backwards:
 
 
 def elsewhere(source, target, team, **wishes):
-    options = video.Options(encode=media.Wishes(preset="ultrafast"), **wishes)
+    options = video.Options(encode=media.Wishes(preset="ultrafast", **wishes))
     engine = Nearest(window=team.worker._engines[0].window)
     return video.upscale_file(source, target, engine, scale=2, options=options, elsewhere=films.Workers(team))
 
@@ -81,6 +82,31 @@ def test_in_any_order_it_is_the_same_film(clip, tmp_path, window):
     assert (result.frames_in, result.frames_out, result.duration_in) == (FRAMES, FRAMES, whole.duration_in)
     assert result.complete
     assert result.target.read_bytes() == whole.target.read_bytes()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_machine_with_more_cores_encodes_the_same(clip, tmp_path, monkeypatch, codec):
+    options = video.Options(encode=media.Wishes(codec=codec, preset="ultrafast"))
+    whole = video.upscale_file(clip, tmp_path / "whole.mp4", Nearest(), scale=2, options=options)
+    team, opened = Backwards(window=1), []
+    outcome, init = team.worker._outcome, media.Encoder.__init__
+
+    def there(task):
+        with monkeypatch.context() as patch:
+            patch.setattr(films.cores, "usable", lambda: frozenset(range(64)))
+            patch.setattr(os, "cpu_count", lambda: 64)
+            patch.setattr(media.Encoder, "__init__", noted)
+            return outcome(task)
+
+    def noted(self, info, encoding, name):
+        opened.append(encoding.options["threads"])
+        init(self, info, encoding, name)
+
+    team.worker._outcome = there
+    result = elsewhere(clip, tmp_path / "out.mp4", team, codec=codec)
+    assert result.target.read_bytes() == whole.target.read_bytes()
+    # What the encoder takes on this machine when it is told nothing.
+    assert set(opened) == {str(films._threads(media.plan(media.probe(clip), whole.target, (128, 96), options.encode)))}
 
 
 def test_each_segment_looks_at_few_frames_but_its_own(clip, tmp_path):
@@ -192,7 +218,7 @@ def test_two_processes_one_of_them_killed(clip, tmp_path):
             on_progress=told,
             elsewhere=films.Workers(team),
         )
-    assert [line[len("worker 1") :] for line in notices] == [": the worker died; another takes its place"]
+    assert [line[len("worker 1") :] for line in notices if "died" in line] == [DIED]
     assert decoded(result.target) == decoded(whole.target)
     assert not any(map(alive, pids))
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []

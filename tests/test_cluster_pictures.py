@@ -16,7 +16,7 @@ from PIL import Image
 
 from sa_upscale import cli, upscale
 from sa_upscale.cluster import claims, pictures, places
-from sa_upscale.cluster.setup import Setup, Weights, Where, crew_for
+from sa_upscale.cluster.setup import Setup, Share, Weights, Where, crew_for
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models.compact import Compact
 from tests.clips import make
@@ -181,7 +181,7 @@ def test_what_cannot_be_is_one_line_and_soon(run, folder, network, options, code
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_one_line(network):
     with pytest.raises(UpscaleError, match="no cuda device is available here"):
-        pictures.PictureWorker(Setup(network, {}), "cuda:0", 1, pictures.Order(SIZE))
+        pictures.PictureWorker(Setup(network, {}), Share("cuda:0", 1), pictures.Order(SIZE))
 
 
 def test_a_node_without_the_checkpoint_gets_and_verifies_it(network, tmp_path, monkeypatch):
@@ -199,7 +199,7 @@ def test_a_node_without_the_checkpoint_gets_and_verifies_it(network, tmp_path, m
 def upscaled(inputs, output, network, **order):
     """What a worker makes of pictures at addresses."""
     jobs = places.plan_jobs(inputs, output, size=SIZE, recursive=True)
-    worker = pictures.PictureWorker(Setup(network, {}), "cpu", 1, pictures.Order(SIZE, **order))
+    worker = pictures.PictureWorker(Setup(network, {}), Share("cpu", 1), pictures.Order(SIZE, **order))
     return [outcome.value for outcome in worker.do(jobs).outcomes]
 
 

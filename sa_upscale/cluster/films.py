@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sa_upscale import media, upscale, video
-from sa_upscale.cluster import claims
+from sa_upscale.cluster import claims, cores
 from sa_upscale.cluster.pool import Outcome, Report, Seat, Team
 from sa_upscale.cluster.schedule import Item, Schedule
-from sa_upscale.cluster.setup import Admission, Place, Setup, Weights, Where, cores, crew_for
+from sa_upscale.cluster.setup import Admission, Place, Setup, Share, Weights, Where, crew_for
 from sa_upscale.errors import UpscaleError
 from sa_upscale.functional import scenes
 from sa_upscale.journal import Journal
@@ -44,17 +44,14 @@ class Network:
 
 @dataclass(frozen=True)
 class Film:
-    """What all segments of a film have in common.
-
-    `cores` is how many the driver may use: encoders cut pictures into as many slices, unless they are told a number.
-    """
+    """What all segments of a film have in common; `threads` are those that its encoder takes on the driver."""
 
     info: media.VideoInfo
     encoding: media.Encoding
     options: video.Options
     name: str
     folder: Path
-    cores: int
+    threads: int
     token: str
 
 
@@ -72,8 +69,8 @@ class Segment:
 class FilmWorker:
     """Makes segments with networks that are loaded once."""
 
-    def __init__(self, setup: Setup, device: str | None, threads: int, scale: float):
-        self._place = Place(setup, device, threads)
+    def __init__(self, setup: Setup, share: Share, scale: float):
+        self._place = Place(setup, share)
         options = self._place.networks(kind="video")
         self._engines = upscale.load_engines(self._place.model, scale, **options)
         self._stopping = threading.Event()
@@ -105,7 +102,9 @@ class FilmWorker:
     def _rendered(self, segment: Segment, jump: bool) -> dict:
         film, options = segment.film, segment.film.options
         deinterlace = video.deinterlaces(film.info, options)
-        sink = _Sink(film, segments.path_of(film.folder, segment.number))
+        # Encoders divide pictures by the cores they see.
+        with self._place.whole_machine():
+            sink = _Sink(film, segments.path_of(film.folder, segment.number))
         try:
             with media.Stretch(film.info, options.part, segment.marks, deinterlace=deinterlace, jump=jump) as reader:
                 watch = pipeline.run(
@@ -129,9 +128,8 @@ class _Sink:
 
     def __init__(self, film: Film, path: Path):
         encoding = film.encoding
-        if film.cores != cores():
-            # As on the driver: with another number of slices, the same pictures are other bytes.
-            encoding = dataclasses.replace(encoding, options={"threads": str(film.cores), **encoding.options})
+        if film.threads != _threads(encoding):
+            encoding = dataclasses.replace(encoding, options={"threads": str(film.threads), **encoding.options})
         self.frames, self.sha256 = 0, ""
         self._path, self._partial = path, path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
         self._name = film.name
@@ -154,6 +152,20 @@ class _Sink:
         """Leave no trace of what is not whole."""
         self._file.abandon()
         self._partial.unlink(missing_ok=True)
+
+
+def _threads(encoding: media.Encoding) -> int:
+    """How many threads this encoder takes on this machine; with another number the same pictures are other bytes.
+
+    x264 cuts pictures into as many slices as there are cores.  x265 works on several pictures at once, by the
+    machine's cores, whichever of them it may use.
+
+    Reference: x265, `ThreadPool::getFrameThreadsCount`.
+    """
+    if encoding.codec != "libx265":
+        return cores.count()
+    there = os.cpu_count() or 1
+    return 1 + sum(there >= least for least in (4, 8, 16, 32)) + (there >= 32 and encoding.height > 2000)
 
 
 class Scattered:
@@ -218,7 +230,7 @@ class Workers:
         claims.leave_token(store.folder / claims.TOKEN, token)
         source = dataclasses.replace(job.info.source, path=job.info.path.absolute())
         info = dataclasses.replace(job.info, source=source)
-        film = Film(info, job.encoding, job.options, job.name, store.folder.absolute(), cores(), token)
+        film = Film(info, job.encoding, job.options, job.name, store.folder.absolute(), _threads(job.encoding), token)
         schedule, watch, told = Schedule(), pipeline.Stopwatch(), _Told(job, store.frames)
         stop = threading.Event()
         deinterlace = video.deinterlaces(info, job.options)

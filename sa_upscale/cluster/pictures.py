@@ -15,7 +15,7 @@ from sa_upscale import images, upscale
 from sa_upscale.cluster import claims, places
 from sa_upscale.cluster.pool import Crew, Outcome, Report, Seat, Team
 from sa_upscale.cluster.schedule import Item, Schedule
-from sa_upscale.cluster.setup import Admission, Place, Setup, Weights, Where, crew_for
+from sa_upscale.cluster.setup import Admission, Place, Setup, Share, Weights, Where, crew_for
 from sa_upscale.errors import UpscaleError
 
 TOGETHER = 8
@@ -43,8 +43,8 @@ class Order:
 class PictureWorker:
     """Upscales pictures with networks that are loaded once."""
 
-    def __init__(self, setup: Setup, device: str | None, threads: int, order: Order):
-        self._place, self._order = Place(setup, device, threads), order
+    def __init__(self, setup: Setup, share: Share, order: Order):
+        self._place, self._order = Place(setup, share), order
         self._upscaler = upscale.Upscaler(self._place.model, order.size, **self._place.networks())
         self._stopping = threading.Event()
 

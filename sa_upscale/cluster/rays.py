@@ -39,6 +39,9 @@ class Desk:
     """What runs in an actor: the worker, made once the actor is there, so that its mistakes come back as they are."""
 
     def start(self, factory: Callable[..., Worker], arguments: tuple) -> dict | UpscaleError:
+        # Ray sets it to the cores that an actor reserves.  Our workers are told their threads; to them it would only
+        # hide what `doctor` measured on this machine, and they would take other number types than a single process.
+        os.environ.pop("OMP_NUM_THREADS", None)
         try:
             self._worker = factory(*arguments)
         except UpscaleError as error:
@@ -148,6 +151,11 @@ class Cluster:
                 ) from None
             at = f" at {address}" if address else ""
             raise UpscaleError(f"no Ray cluster can be used{at}: {' '.join(str(error).split())[:300]}") from None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one that was begun here, for us alone."""
+        return self._folder is not None
 
     def nodes(self) -> list[dict[str, float]]:
         """The resources ("CPU", "GPU") of each machine that is there."""

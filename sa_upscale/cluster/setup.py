@@ -5,12 +5,12 @@ import hashlib
 import os
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sa_upscale import __version__
-from sa_upscale.cluster import claims
+from sa_upscale.cluster import claims, cores
 from sa_upscale.cluster.pool import Crew, Seat, Worker
 from sa_upscale.errors import UpscaleError
 
@@ -87,32 +87,51 @@ class Setup:
     claim: tuple[str, str] | None = None
 
 
-@dataclass
-class Place:
-    """Where a worker is: what it runs on, with how many threads, and what it has loaded there."""
+@dataclass(frozen=True)
+class Share:
+    """What a worker has of its machine: a device as for `Engine`, threads, and cores of its own, None for any."""
 
-    setup: Setup
     device: str | None
     threads: int
+    cores: frozenset[int] | None = None
+
+
+@dataclass
+class Place:
+    """Where a worker is: what of a machine it has, and what it has loaded there."""
+
+    setup: Setup
+    share: Share
     notices: list[str] = field(default_factory=list)
     loaded: dict[str, str] = field(default_factory=dict)
+    _all_cores: frozenset[int] = field(default_factory=cores.usable)
 
     def networks(self, **more) -> dict:
-        """The keywords for `upscale.Networks`; also sets the number of threads and checks the output folder."""
-        import cv2
-        import torch
-
+        """The keywords for `upscale.Networks`; also keeps to the share of the machine and checks the output folder."""
         if self.setup.claim:
             claims.check(Path(self.setup.claim[0]), self.setup.claim[1])
-        torch.set_num_threads(self.threads)
-        cv2.setNumThreads(self.threads)
+        self._keep_to_share()
         return {
             **self.setup.options,
             **more,
-            "device": self.device,
+            "device": self.share.device,
             "on_notice": self.notices.append,
             "load": self._load,
+            "engine": self._engine,
         }
+
+    @contextlib.contextmanager
+    def whole_machine(self) -> Iterator[None]:
+        """Lets this thread see all cores: what looks at them for how to work, works as it would for a single process.
+
+        Afterwards it, and whatever threads it has begun, keep to the share.
+        """
+        if self.share.cores:
+            os.sched_setaffinity(0, self._all_cores)
+        try:
+            yield
+        finally:
+            self._keep_to_share()
 
     @property
     def model(self) -> str:
@@ -135,6 +154,22 @@ class Place:
         """The lines for the user since the last time."""
         lines, self.notices[:] = list(self.notices), []
         return lines
+
+    def _keep_to_share(self) -> None:
+        import cv2
+        import torch
+
+        torch.set_num_threads(self.share.threads)
+        cv2.setNumThreads(self.share.threads)
+        if self.share.cores:
+            cores.keep_to(self.share.cores)
+
+    def _engine(self, *arguments, **options):
+        from sa_upscale.engine import Engine
+
+        # An engine takes what this machine was once measured to be fastest with, threads included.
+        with self.whole_machine():
+            return Engine(*arguments, **options)
 
     def _load(self, name: str, *arguments, **options):
         from sa_upscale import checkpoints
@@ -177,7 +212,7 @@ def parse_devices(text: str | None) -> list[str]:
 
 
 def crew_for(where: Where, factory: Callable[..., Worker], setup: Setup) -> Crew:
-    """The workers that are made by `factory(setup, device, threads)`, one for each device.
+    """The workers that are made by `factory(setup, share)`, one for each device.
 
     Raises `UpscaleError` for an engine or a device that is not there.
     """
@@ -187,17 +222,20 @@ def crew_for(where: Where, factory: Callable[..., Worker], setup: Setup) -> Crew
 
         cluster = rays.Cluster(where.address)
         with _closing_on_error(cluster):
-            seats, resources, threads = rays.seats_for(devices, cluster.nodes())
+            nodes = cluster.nodes()
+            seats, resources, threads = rays.seats_for(devices, nodes)
             # A GPU of Ray's is the only one that its actor sees.
             kinds = ["cuda" if need["gpus"] else "cpu" for need in resources]
-            given = [(setup, *own) for own in zip(kinds, threads, strict=True)]
+            # Which cores are whose is ours to say only where all of them are ours.
+            alone = cluster.is_own and nodes[0].get("CPU") == cores.count()
+            given = [(setup, share) for share in shares(kinds, threads, apart=alone)]
             return rays.Actors(cluster, seats, factory, given, resources)
     if where.address:
         raise UpscaleError("--address is that of a Ray cluster; give --engine ray with it")
     from sa_upscale.cluster import processes
 
     devices = devices or [None]
-    threads = max(1, cores() // len(devices))
+    threads = [max(1, cores.count() // len(devices))] * len(devices)
     mixed = any(device != "cpu" for device in devices)
     names = [device or "this machine" for device in devices]
     seats = [
@@ -206,12 +244,17 @@ def crew_for(where: Where, factory: Callable[..., Worker], setup: Setup) -> Crew
         )
         for at, name in enumerate(names)
     ]
-    return processes.Processes(seats, factory, [(setup, device, threads) for device in devices])
+    return processes.Processes(seats, factory, [(setup, share) for share in shares(devices, threads)])
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def shares(devices: Sequence[str | None], threads: Sequence[int], *, apart: bool = True) -> list[Share]:
+    """What each of the workers on these devices of this machine has of it.
+
+    With `apart`, workers that are all on the CPU have cores of their own where there are enough: otherwise one reads
+    and writes on the cores on which the others' networks are at work.
+    """
+    own = cores.divided(threads) if apart and set(devices) == {"cpu"} else [None] * len(devices)
+    return [Share(*share) for share in zip(devices, threads, own, strict=True)]
 
 
 @contextlib.contextmanager
