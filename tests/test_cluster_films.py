@@ -194,11 +194,9 @@ def test_marks_are_of_every_frame_and_a_stretch_finds_its_own(clip):
         list(reader.events())
 
 
-def test_two_processes_one_of_them_killed(clip, tmp_path):
-    whole = upscale(clip, tmp_path / "whole.mp4", Nearest(window=5))
+def made_with_one_killed(crew, source, target):
+    """The result of a `crew` whose first worker is killed once a segment is made, what was told, and all its pids."""
     pids, notices, killed = [], [], []
-    seats = [Seat(number, f"worker {number + 1}") for number in range(2)]
-    crew = processes.Processes(seats, NearestWorker, [()] * 2)
 
     def told(_):
         if not killed:
@@ -210,15 +208,23 @@ def test_two_processes_one_of_them_killed(clip, tmp_path):
         team.ready(everyone=True)
         options = video.Options(encode=media.Wishes(preset="ultrafast"))
         result = video.upscale_file(
-            clip,
-            tmp_path / "out.mp4",
+            source,
+            target,
             Nearest(window=5),
             scale=2,
             options=options,
             on_progress=told,
             elsewhere=films.Workers(team),
         )
-    assert [line[len("worker 1") :] for line in notices if "died" in line] == [DIED]
+    return result, [line for line in notices if "died" in line], pids
+
+
+def test_two_processes_one_of_them_killed(clip, tmp_path):
+    whole = upscale(clip, tmp_path / "whole.mp4", Nearest(window=5))
+    seats = [Seat(number, f"worker {number + 1}") for number in range(2)]
+    crew = processes.Processes(seats, NearestWorker, [()] * 2)
+    result, deaths, pids = made_with_one_killed(crew, clip, tmp_path / "out.mp4")
+    assert [line[len("worker 1") :] for line in deaths] == [DIED]
     assert decoded(result.target) == decoded(whole.target)
     assert not any(map(alive, pids))
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sa_upscale import cli, upscale
+from sa_upscale import cli, upscale, video
 from sa_upscale.cluster import claims, pictures, places
 from sa_upscale.cluster.setup import Setup, Share, Weights, Where, crew_for
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models.compact import Compact
-from tests.clips import make
+from tests.clips import Clip, make
 from tests.test_cli import save
 
 fsspec = pytest.importorskip("fsspec", reason="addresses need fsspec")
@@ -271,7 +271,8 @@ def test_there_and_back_through_s3(run, folder, network, monkeypatch):
         store = fsspec.filesystem("s3")
         store.mkdir("bucket")
         store.put(str(folder / "in") + "/", "bucket/in/", recursive=True)
-        code, out, err = run("image", "s3://bucket/in", "-r", "-x2", "--model", network, "-o", "s3://bucket/out/")
+        two, scans = ["--devices", "2*cpu"], ["image", "s3://bucket/in", "-r", "-x2", "--model", network]
+        code, out, err = run(*scans, "-o", "s3://bucket/out/", *two)
         assert (code, "s3://bucket/in/bad.png is a text file" in err) == (1, True)
         assert "9 of 10 done" in out
         run("image", folder / "in", "-r", "-x2", "--model", network, "-o", folder / "out")
@@ -279,10 +280,13 @@ def test_there_and_back_through_s3(run, folder, network, monkeypatch):
         assert len(store.find("bucket/out")) == 9
         code, _, err = run("image", "s3://no-bucket/in", "--model", network, "-o", "s3://bucket/out/")
         assert (code, err.count("\n"), "s3://no-bucket/in" in err) == (1, 1, True)
-        film = make(folder / "film.mp4").read_bytes()
-        store.pipe("bucket/film.mp4", film)
+        film = make(folder / "film.mp4", Clip([(3 * at, 60, 90) for at in range(40)]))
+        store.pipe("bucket/film.mp4", film.read_bytes())
+        monkeypatch.setattr(video, "length_for", lambda info: 8)
         command = ["video", "s3://bucket/film.mp4", "-x2", "--model", network, "-o"]
-        assert run(*command, "s3://bucket/big.mp4")[0] == 0
+        code, out, err = run(*command, "s3://bucket/big.mp4", "--json", *two)
+        workers = [json.loads(line)["workers"] for line in out.splitlines() if '"workers"' in line][-1]
+        assert (code, err, sum(worker["done"] for worker in workers)) == (0, "", 40 // 8)
         run("video", folder / "film.mp4", "-x2", "--model", network, "-o", folder / "big.mp4")
         assert store.cat("bucket/big.mp4") == (folder / "big.mp4").read_bytes()
         code, _, err = run(*command, "s3://no-bucket/big.mp4")

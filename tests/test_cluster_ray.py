@@ -13,51 +13,77 @@ pytest.importorskip("ray", reason='needs Ray: pip install "sa-upscale[ray]"')
 from sa_upscale.cluster import rays, setup
 from sa_upscale.cluster.pool import Seat, Team
 from sa_upscale.errors import UpscaleError
+from tests import test_cluster_films
+from tests.clips import Nearest, upscale
 from tests.cluster_workers import Echo
 from tests.test_cluster import alive, schedule
+from tests.test_cluster_films import clip, short_segments  # noqa: F401
+
+NEED = {"cpus": 0.5, "gpus": 0}
 
 
-def test_actors_one_of_them_killed_and_one_that_refuses(capfd):
-    """One Ray for all of it, because it takes seconds to begin."""
-    cluster, pids, notices = rays.Cluster(), [], []
-    folder = cluster._folder
-    assert cluster.nodes()[0]["CPU"] >= 1
-    seats = [Seat(number, f"worker {number + 1}") for number in range(2)]
-    need = [{"cpus": 0.5, "gpus": 0}] * 2
-    close, cluster.close = cluster.close, lambda: None
-    try:
-        crew = rays.Actors(cluster, seats, Echo, [()] * 2, need)
-        with Team(crew, lambda facts: pids.append(facts["pid"]), str, notices.append) as team:
-            team.ready(everyone=True)
-            threading.Timer(0.3, os.kill, (pids[0], signal.SIGKILL)).start()
-            done = []
-            for one in team.work(schedule([*range(200), "fail"])):
-                done.append(one)
-                time.sleep(0.005)
-            assert sorted(one.value for one in done if not one.error) == list(range(200))
-            assert [one.error for one in done if one.error] == ["it failed"]
-        assert [line[len("worker 1") :] for line in notices] == [": the worker died; another takes its place"]
-        assert len(pids) == 3
-
-        refusing = rays.Actors(cluster, seats[:1], Echo, [(setup.__version__, "no such device")], need)
-        with pytest.raises(UpscaleError, match=r"^no such device$"), Team(refusing, print, str, print) as team:
-            team.ready()
-
-        slow = rays.Actors(cluster, seats[:1], Echo, [()], need)
-        began = time.monotonic()
-        with Team(slow, lambda facts: pids.append(facts["pid"]), str, print) as team:
-            team.ready()
-            work = team.work(schedule(["quick", "sleep"]))
-            assert next(work).value == "quick"
-        assert time.monotonic() - began < 2 * rays.GRACE
-    finally:
-        close()
+@pytest.fixture(scope="module")
+def cluster():
+    """One Ray for all tests that need one, because it takes seconds to begin; at its end nothing is left of it."""
+    begun = rays.Cluster()
+    close, begun.close = begun.close, lambda: None
+    folder, begun.pids = begun._folder, []
+    yield begun
+    close()
     deadline = time.monotonic() + 5
-    while any(map(alive, pids)) and time.monotonic() < deadline:
+    while any(map(alive, begun.pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(alive, pids))
+    assert not any(map(alive, begun.pids))
     assert not folder.exists()
+
+
+def seats(count):
+    return [Seat(number, f"worker {number + 1}") for number in range(count)]
+
+
+def test_actors_one_of_them_killed(cluster, capfd):
+    assert cluster.nodes()[0]["CPU"] >= 1
+    pids, notices, done = [], [], []
+    crew = rays.Actors(cluster, seats(2), Echo, [()] * 2, [NEED] * 2)
+    with Team(crew, lambda facts: pids.append(facts["pid"]), str, notices.append) as team:
+        team.ready(everyone=True)
+        threading.Timer(0.3, os.kill, (pids[0], signal.SIGKILL)).start()
+        for one in team.work(schedule([*range(200), "fail"])):
+            done.append(one)
+            time.sleep(0.005)
+    cluster.pids += pids
+    assert sorted(one.value for one in done if not one.error) == list(range(200))
+    assert [one.error for one in done if one.error] == ["it failed"]
+    assert [line[len("worker 1") :] for line in notices if "died" in line] == [test_cluster_films.DIED]
+    assert len(pids) == 3
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_actor_that_refuses_is_one_line(cluster, capfd):
+    crew = rays.Actors(cluster, seats(1), Echo, [(setup.__version__, "no such device")], [NEED])
+    with pytest.raises(UpscaleError, match=r"^no such device$"), Team(crew, print, str, print) as team:
+        team.ready()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_actor_at_work_is_stopped(cluster):
+    crew = rays.Actors(cluster, seats(1), Echo, [()], [NEED])
+    began = time.monotonic()
+    with Team(crew, lambda facts: cluster.pids.append(facts["pid"]), str, lambda line: None) as team:
+        team.ready()
+        work = team.work(schedule(["quick", "sleep"]))
+        assert next(work).value == "quick"
+    assert time.monotonic() - began < 2 * rays.GRACE
+
+
+def test_a_film_by_two_actors_one_of_them_killed(cluster, clip, tmp_path):  # noqa: F811
+    whole = upscale(clip, tmp_path / "whole.mp4", Nearest(window=5))
+    crew = rays.Actors(cluster, seats(2), test_cluster_films.NearestWorker, [()] * 2, [NEED] * 2)
+    result, deaths, pids = test_cluster_films.made_with_one_killed(crew, clip, tmp_path / "out.mp4")
+    cluster.pids += pids
+    assert [line[len("worker 1") :] for line in deaths] == [test_cluster_films.DIED]
+    assert result.complete
+    assert test_cluster_films.decoded(result.target) == test_cluster_films.decoded(whole.target)
 
 
 def test_a_cluster_that_does_not_answer_is_one_line_and_soon():
