@@ -10,10 +10,11 @@ Times are carried as integers in the source's own time base, so that a variable 
 from sa_upscale.media.clock import Part
 from sa_upscale.media.colour import Colour, from_rgb, to_rgb
 from sa_upscale.media.encoding import CONTAINERS, PIPE, SEQUENCE, Encoding, Wishes, encoders, even_size, plan
+from sa_upscale.media.info import Mastering, VideoInfo, probe
 from sa_upscale.media.others import Others
 from sa_upscale.media.reader import Frame, Reader
 from sa_upscale.media.segments import Chunk, Encoder, SegmentFile, chunks, stamps, write_errors
-from sa_upscale.media.source import Mastering, Pipe, Source, VideoInfo, is_pattern, probe
+from sa_upscale.media.source import Pipe, Source, is_pattern
 from sa_upscale.media.stretches import Astray, Mark, Stretch, Survey
 from sa_upscale.media.windows import windows
 from sa_upscale.media.writer import Tally, Writer, decoding_times, tally

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 
 from sa_upscale.errors import UpscaleError
-from sa_upscale.media.source import VideoInfo
+from sa_upscale.media.info import VideoInfo
 
 # Broadcasters' formats count from a moment that means nothing, such as when the station was switched on.
 WITHOUT_ZERO = ("mpegts", "mpeg")

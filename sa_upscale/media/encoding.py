@@ -11,7 +11,8 @@ import av
 
 from sa_upscale.errors import UpscaleError, near
 from sa_upscale.media.colour import Colour, is_rgb
-from sa_upscale.media.source import Mastering, VideoInfo, is_pattern
+from sa_upscale.media.info import Mastering, VideoInfo
+from sa_upscale.media.source import is_pattern
 
 # Containers written, by the suffix of the file.  AVI is read only: it has no presentation timestamps to write.
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}

@@ -11,8 +11,8 @@ from fractions import Fraction
 import av
 
 from sa_upscale.media.encoding import BESIDE, Encoding
+from sa_upscale.media.info import Mastering, VideoInfo
 from sa_upscale.media.segments import configure, describe, open_encoder
-from sa_upscale.media.source import Mastering, VideoInfo
 
 CHROMATICITY, LUMINANCE = 50_000, 10_000  # units of the boxes: 0.00002, and 0.0001 cd/m²
 PATH = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")

@@ -7,7 +7,8 @@ from contextlib import suppress
 import av
 
 from sa_upscale.media.clock import Part, SteadyClock, bounds, ticks, zero
-from sa_upscale.media.source import VideoInfo, is_cover, seek
+from sa_upscale.media.info import VideoInfo
+from sa_upscale.media.source import is_cover, seek
 
 LONGEST_LINE = 60  # s before --start from which on subtitles are looked for that are still on screen
 INTERLEAVE_MARGIN = 5  # s after the part's end within which the other streams' packets are still looked for

@@ -12,7 +12,8 @@ import numpy as np
 from sa_upscale.errors import UpscaleError
 from sa_upscale.media.clock import Part, SteadyClock, bounds, ticks, zero
 from sa_upscale.media.colour import to_rgb
-from sa_upscale.media.source import VideoInfo, is_end, seek
+from sa_upscale.media.info import VideoInfo
+from sa_upscale.media.source import is_end, seek
 
 # What hardware decodes to the same pixels as any other decoder, by the standards.
 EXACT_IN_HARDWARE = ("h264", "hevc", "vp9", "av1")

@@ -19,8 +19,8 @@ import cv2
 from sa_upscale.errors import UpscaleError
 from sa_upscale.media.colour import from_rgb, is_rgb, range_of
 from sa_upscale.media.encoding import Encoding
+from sa_upscale.media.info import VideoInfo
 from sa_upscale.media.reader import Frame
-from sa_upscale.media.source import VideoInfo
 
 AVX512_SKX = 256  # in the numbers of OpenCV
 # Before each packet: its time and duration in time-base units, whether decoding can start there, its bytes.

@@ -9,8 +9,9 @@ import av
 import numpy as np
 
 from sa_upscale.media.clock import Part
+from sa_upscale.media.info import VideoInfo
 from sa_upscale.media.reader import SEEK_MARGIN, Frame, Reader
-from sa_upscale.media.source import VideoInfo, seek
+from sa_upscale.media.source import seek
 
 
 class Mark(NamedTuple):

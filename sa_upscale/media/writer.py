@@ -12,11 +12,12 @@ from typing import BinaryIO
 import av
 
 from sa_upscale.media.encoding import PIPE, SEQUENCE, Encoding
+from sa_upscale.media.info import VideoInfo
 from sa_upscale.media.mastering import add_stream
 from sa_upscale.media.others import Others
 from sa_upscale.media.recode import Attached, Copy, audio_recoder, subtitle_recoder
 from sa_upscale.media.segments import Chunk, write_errors
-from sa_upscale.media.source import Source, VideoInfo, address, is_cover, video_stream
+from sa_upscale.media.source import Source, address, is_cover, video_stream
 
 # Written afresh by the muxer, or wrong once the pictures have another size.
 STALE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
