@@ -33,7 +33,8 @@ ALIASES = {
 }
 DEFAULT_OPTIONS = {
     # Quicker presets than the encoders' own: where the network shares the processor, each minute of theirs is its
-    # minute.  Of that a frame of 640×360 takes x264 2.7 ms, and 5.7 with "faster" for nearly the same picture and size.
+    # minute.  A frame of 640×360 takes x264 2.7 ms, and 5.7 with "faster" at CRF 17, whose files are 8 to 10 % smaller
+    # and 0.1 to 0.3 dB nearer to the pictures.
     "libx264": {"crf": "16", "preset": "veryfast"},
     # x265 otherwise reports its whole configuration on stderr.
     "libx265": {"crf": "18", "preset": "fast", "x265-params": "log-level=error"},
