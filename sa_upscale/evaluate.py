@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sa_upscale import checkpoints, data, degrade, images, media
+from sa_upscale import checkpoints, data, degrade, disk, images, media
 from sa_upscale.engine import Engine, find_device
 from sa_upscale.errors import UpscaleError
 from sa_upscale.functional.resize import resize
@@ -153,14 +152,11 @@ def write(file: Path, scores: Sequence[Score], about: Mapping[str, object]) -> N
     """
     check_output(file)
     text = WRITERS[file.suffix.lower()](scores, about)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(file)
+        with disk.replacing(file) as stream:
+            stream.write(text.encode())
     except OSError as error:
         raise UpscaleError(f"{file} cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _json(scores: Sequence[Score], about: Mapping[str, object]) -> str:

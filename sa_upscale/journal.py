@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from sa_upscale import disk
 from sa_upscale.errors import UpscaleError
 
 if os.name == "nt":
@@ -54,7 +55,7 @@ class Journal:
         """Note that something is finished; on return it is on the disk."""
         with open(self.folder / NAME, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-            sync(file)
+            disk.sync(file)
         self.entries.append(entry)
 
     def keep(self, count: int) -> None:
@@ -75,12 +76,9 @@ class Journal:
                 path.unlink()
 
     def _rewrite(self, lines: list[dict[str, object]]) -> None:
-        fresh = self.folder / f"{NAME}.new"
-        with open(fresh, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-            sync(file)
-        os.replace(fresh, self.folder / NAME)
-        sync_folder(self.folder)
+        with disk.replacing(self.folder / NAME) as file:
+            file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
+        disk.sync_folder(self.folder)
 
 
 @contextlib.contextmanager
@@ -107,22 +105,6 @@ def _lock(file: IO) -> None:
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def sync(file: IO) -> None:
-    """Wait until all that was written to an open file is on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk; Windows does that by itself and cannot be asked."""
-    with contextlib.suppress(PermissionError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _whole_lines(file: Path) -> list[dict[str, object]]:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from sa_upscale import disk
 from sa_upscale.errors import UpscaleError
 
 LOG, PICTURES, TENSORBOARD = "log.jsonl", "pictures", "tensorboard"
@@ -73,10 +74,8 @@ class Record:
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
             for name, pixels in pictures.items():
-                file = folder / f"{folder_name(name)}.png"
-                partial = file.with_suffix(".part")
-                Image.fromarray(pixels).save(partial, format="PNG")
-                partial.replace(file)
+                with disk.replacing(folder / f"{folder_name(name)}.png") as file:
+                    Image.fromarray(pixels).save(file, format="PNG")
         if writer := self._writer(stage):
             with self._writing():
                 for name, pixels in pictures.items():
@@ -117,9 +116,8 @@ class Record:
     def _replace_log(self, entries: list[dict]) -> None:
         log = self._run / LOG
         if log.is_file():
-            partial = log.with_suffix(".part")
-            partial.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
-            partial.replace(log)
+            with disk.replacing(log) as file:
+                file.writelines(json.dumps(entry).encode() + b"\n" for entry in entries)
 
     def _folders(self, kind: str) -> list[Path]:
         folder = self._run / kind

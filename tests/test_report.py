@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import os
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -313,12 +314,12 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(run, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     Record(run, tensorboard=False).scalars("adversarial", 300, {"gan": 1.0})
     with pytest.raises(UpscaleError, match=r"report\.html: cannot be written \(No space left on device\)"):
         report.write(run)
     assert (run / "report.html").read_text(encoding="utf-8") == before
-    assert not list(run.glob(".report*"))
+    assert not list(run.glob("*.part"))
 
 
 def test_thinning_keeps_every_spike_and_the_order():

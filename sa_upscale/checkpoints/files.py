@@ -1,16 +1,15 @@
 """Files of weights: their sha256, what their heads say, what they hold, and how they are written."""
 
-import contextlib
 import functools
 import hashlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sa_upscale import disk
 from sa_upscale.errors import UpscaleError, first_line
 
 FORMAT_VERSION = "1"
@@ -113,21 +112,9 @@ def _read_pickle(file: Path) -> dict[str, Any]:
 
 def write_whole(file: Path, content: bytes) -> None:
     """Write a file that appears whole or not at all, and is on the disk on return; `UpscaleError` when it cannot be."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as stream:
+        with disk.replacing(file) as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
     except OSError as error:
         raise UpscaleError(f"cannot write {file}: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the new name itself is on disk only when its folder is
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    disk.sync_folder(file.parent)

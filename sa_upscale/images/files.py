@@ -4,12 +4,12 @@ import errno
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from sa_upscale import disk
 from sa_upscale.errors import UpscaleError
 
 SPOOL_BYTES = 64 << 20
@@ -31,7 +31,7 @@ def check_place(target: Path) -> None:
 def replacing(target: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `target` when the block ends well, and leaves no trace otherwise.
 
-    It is written beside its place, flushed to the disk and renamed.
+    As `disk.replacing`, through links, and in one line for the user where it fails.
     """
     place = Path(os.path.realpath(target))
     if place.exists() and not place.is_file():
@@ -39,19 +39,8 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
         with _writing(target), place.open("wb") as device, spooled(device, target) as file:
             yield file
         return
-    partial = place.with_name(f".{uuid.uuid4().hex}.part")
-    with _writing(target):
-        try:
-            with partial.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            if place.exists():
-                shutil.copymode(place, partial)
-            os.replace(partial, place)
-        except BaseException:  # Ctrl-C too leaves nothing behind
-            partial.unlink(missing_ok=True)
-            raise
+    with _writing(target), disk.replacing(place) as file:
+        yield file
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 import base64
 import html
 import json
-import os
 from importlib import resources
 from pathlib import Path
 
+from sa_upscale import disk
 from sa_upscale.errors import UpscaleError
 
 # Nothing is ever fetched, whatever a name in a recipe might say.
@@ -83,15 +83,10 @@ def data_block(name: str, value: object) -> str:
 
 def save(target: Path, text: str) -> None:
     """Write a page that appears whole or not at all.  Raises `UpscaleError` when it cannot be written."""
-    partial = target.with_name(f".{target.name}.part")
     try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
+        with disk.replacing(target) as file:
+            file.write(text.encode())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UpscaleError(f"{target}: cannot be written ({error.strerror}); make room or mend the folder") from None
 
 
