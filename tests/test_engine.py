@@ -553,6 +553,12 @@ def test_tile_follows_free_memory(monkeypatch):
     assert used == [256, 120 - overlap(network)[0], 16]
 
 
+def test_tiles_are_several_times_what_they_share():
+    far = types.SimpleNamespace(height=5000, width=5000, dtype=np.float32)
+    assert fp32(RRDBNet(4, blocks=6, features=8, growth=4))._choose_tile(far) == 4 * 160
+    assert fp32(RRDBNet(4, blocks=6, features=8, growth=4), tile=64)._tile == 64
+
+
 def test_free_memory_is_that_of_the_machine_or_of_its_container(tmp_path):
     assert 1 << 20 < free_memory(torch.device("cpu")) < 1 << 50
     (tmp_path / "memory.current").write_text("1000\n")

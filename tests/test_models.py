@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sa_upscale.functional.resize import resize
-from sa_upscale.models import GENERATORS, build, build_empty
+from sa_upscale.models import GENERATORS, bands, build, build_empty
 from sa_upscale.models.rrdbnet import RRDBNet, canonical_rrdbnet
 from sa_upscale.models.srresnet import SRResNet
 from sa_upscale.models.vsrresnet import VSRResNet
@@ -262,3 +262,30 @@ def test_a_network_on_no_device_does_not_import_the_compiler():
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: RRDBNet(4, blocks=1, features=8, growth=4),
+        lambda: RRDBNet(2, blocks=1, features=8, growth=4),
+        lambda: SRResNet(4, blocks=1, features=8),
+        lambda: SRResNet(2, blocks=1, features=8),
+    ],
+)
+def test_a_last_stage_in_bands_gives_the_same_picture(build, monkeypatch):
+    torch.manual_seed(0)
+    network = build().eval()
+    lr = torch.rand(2, 3, 100, 12)
+    heights = []
+    whole = network._enlarge
+    monkeypatch.setattr(network, "_enlarge", lambda x: heights.append(x.shape[2]) or whole(x))
+    monkeypatch.setattr(bands, "BYTES", 1)
+    with torch.no_grad():
+        banded = network(lr)
+    assert len(heights) >= 3
+    assert max(heights) < 30
+    heights.clear()
+    plain = network(lr)  # with gradients it is made at once
+    assert len(heights) == 1
+    torch.testing.assert_close(banded, plain.detach(), rtol=1e-6, atol=1e-6)

@@ -18,7 +18,7 @@ KINDS = ("cpu", "cuda", "mps")
 # of a larger one fall out of the caches: measured on Compact, two cores with 32 MB, 300×300 with the
 # overlap is the best in fp32 and within a tenth of the best in bf16.
 DEFAULT_TILE = {"cpu": 256, "cuda": 512, "mps": 256}
-PROBE = 16  # side of the tile on which a network's memory is measured
+PROBE = 16  # side of a picture for which nothing is measured
 UNKNOWN_FREE_MEMORY = 2 << 30
 
 
@@ -104,10 +104,12 @@ def values_per_pixel(model: nn.Module) -> int:
     for module in probed.modules():
         if not list(module.children()):
             module.register_forward_hook(measure)
-    shape = (1, *((model.window,) if model.window > 1 else ()), model.channels, PROBE, PROBE)
+    # High rather than wide: some networks make their last stage of a few rows at a time.
+    height, width = 4 * PROBE, PROBE // 2
+    shape = (1, *((model.window,) if model.window > 1 else ()), model.channels, height, width)
     with torch.inference_mode():
         probed(torch.zeros(shape))
-    return 2 * largest // PROBE**2
+    return 2 * largest // (height * width)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -53,8 +53,14 @@ class Compact(nn.Module):
         x = self.activation(self.head(lr.to(self.head.weight.dtype)))
         for conv in self.body:
             x = self.activation(conv(x))
-        detail = F.pixel_shuffle(self.tail(x), self.scale)
-        return detail.float() + F.interpolate(lr.float(), scale_factor=self.scale, mode="nearest")
+        return self._picture(x, lr)
+
+    def _picture(self, x: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:
+        """The last features as detail over `lr` `(N, channels, h, w)` upscaled to the nearest pixel, in float32."""
+        detail = self.tail(x).float()
+        # Before the shuffle: it puts a pixel's channels where upscaling would repeat it, in a fifth of the time.
+        detail.unflatten(1, (self.channels, -1)).add_(lr.float()[:, :, None])
+        return F.pixel_shuffle(detail, self.scale)
 
     def fold(self) -> "Compact":
         """The plain network that computes the same function; itself when there are no branches."""

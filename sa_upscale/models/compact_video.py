@@ -37,9 +37,7 @@ class CompactVideo(Compact):
         x = self.activation(F.conv2d(frames, kernel, self.head.bias, padding=1))
         for conv in self.body:
             x = self.activation(conv(x))
-        detail = F.pixel_shuffle(self.tail(x), self.scale)
-        middle = lr[:, self.window // 2].float()
-        return detail.float() + F.interpolate(middle, scale_factor=self.scale, mode="nearest")
+        return self._picture(x, lr[:, self.window // 2])
 
     def adopt(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The state of this network that does on frame t what the `Compact` network of that state does.

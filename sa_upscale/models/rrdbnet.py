@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sa_upscale.models.bands import in_bands
 from sa_upscale.models.empty import empty
 
 RESIDUAL_SCALE = 0.2
@@ -16,6 +17,7 @@ CONVS_OF_A_BLOCK = 15  # three dense blocks of five
 # most, from 76 on for the worst of ten cuts.  Over mixed tiles of three photographs the largest error was 14/255
 # with 64 a side and 1.7/255 with 80.
 MEASURED_REACH = 80
+TAIL_CONTEXT = 2  # pixels of the trunk: the convolutions after the upsamplings reach 1.25
 
 
 class RRDBNet(nn.Module):
@@ -37,7 +39,7 @@ class RRDBNet(nn.Module):
         self.scale, self.channels = scale, channels
         self.multiple = 4 // scale
         # Convolutions at LR size reach one pixel each; those after the upsamplings 1.25 in all.
-        self.context = self.multiple * (CONVS_OF_A_BLOCK * blocks + 2 + 2)
+        self.context = self.multiple * (CONVS_OF_A_BLOCK * blocks + 2 + TAIL_CONTEXT)
         self.overlap = min(self.context, self.multiple * MEASURED_REACH)
         self.parameters_dict = {
             "scale": scale,
@@ -60,6 +62,10 @@ class RRDBNet(nn.Module):
             x = F.pixel_unshuffle(x, self.multiple)
         x = self.conv_first(x)
         x = x + self.conv_body(self.body(x))
+        return in_bands(self._enlarge, x, context=TAIL_CONTEXT, scale=4)
+
+    def _enlarge(self, x: torch.Tensor) -> torch.Tensor:
+        """The picture `(N, channels, 4·h, 4·w)` of the trunk's features."""
         x = _activate(self.conv_up1(_twice(x)))
         x = _activate(self.conv_up2(_twice(x)))
         x = _activate(self.conv_hr(x))

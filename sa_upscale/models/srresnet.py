@@ -4,7 +4,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sa_upscale.models.bands import in_bands
+
 SLOPE = 0.2
+TAIL_CONTEXT = 2  # LR pixels
 
 
 class SRResNet(nn.Module):
@@ -27,10 +30,10 @@ class SRResNet(nn.Module):
             raise ValueError(f"SRResNet upscales by 2 or 4, not {scale}")
         self.scale, self.channels = scale, channels
         stages = scale // 2
-        # At LR size the first convolution, two a block, the one after the blocks and the first stage's
-        # reach one pixel each; the second stage's and the last one reach a half and a quarter at most, less
-        # than one together.
-        self.context = 2 * blocks + 3 + 1
+        # At LR size the first convolution, two a block and the one after the blocks reach one pixel each, the
+        # first stage's too; the second stage's and the last one reach a half and a quarter at most, less than
+        # one together.
+        self.context = 2 * blocks + 2 + TAIL_CONTEXT
         self.parameters_dict = {"scale": scale, "blocks": blocks, "features": features, "channels": channels}
         self.conv_first = _conv(channels, features)
         self.body = nn.Sequential(*(ResidualBlock(features) for _ in range(blocks)))
@@ -41,6 +44,10 @@ class SRResNet(nn.Module):
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         x = _activate(self.conv_first(lr.to(self.conv_first.weight.dtype)))
         x = x + self.conv_body(self.body(x))
+        return in_bands(self._enlarge, x, context=TAIL_CONTEXT, scale=self.scale)
+
+    def _enlarge(self, x: torch.Tensor) -> torch.Tensor:
+        """The picture `(N, channels, h·scale, w·scale)` of the features at LR size."""
         for stage in self.upscale:
             # The activation is the same before and after the shuffle, but in place it must not write into a
             # view.
