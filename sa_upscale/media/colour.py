@@ -21,7 +21,6 @@ LUMA_SHARES = {
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
 }
-HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # AVColorTransferCharacteristic
 FULL_QUALITY = (
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )

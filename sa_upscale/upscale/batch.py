@@ -45,7 +45,7 @@ def run_jobs(
     reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
 
     def open_one(job: Job) -> Ready | Size:
-        done = _done_size(job, upscaler, output) if skip_existing and not job.problem else None
+        done = _done_size(job, upscaler) if skip_existing and not job.problem else None
         return done or _opened(job, upscaler, output, max_pixels)
 
     def settle(most: int) -> None:
@@ -114,7 +114,7 @@ def _opened(job: Job, upscaler: Upscaler, output: Output, max_pixels: int) -> Re
     return prepare(source, target, upscaler.size, output, max_pixels=max_pixels)
 
 
-def _done_size(job: Job, upscaler: Upscaler, output: Output) -> Size | None:
+def _done_size(job: Job, upscaler: Upscaler) -> Size | None:
     """The size of the result if it is there, whole and of the size it should have."""
     if not (job.source and job.target and job.target.is_file()):
         return None

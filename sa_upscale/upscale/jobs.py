@@ -121,18 +121,13 @@ def _scan(top: Path, recursive: bool, notice: Callable[[str], None]) -> list[tup
         except OSError as error:
             found.append((folder, f"the folder {folder} cannot be read: {error.strerror or error}"))
             continue
-        shown = [item for item in items if not item.name.startswith(".")]
-        hidden += sum(item.suffix.lower() in images.SUFFIXES for item in items) - sum(
-            item.suffix.lower() in images.SUFFIXES for item in shown
-        )
-        below = [item for item in shown if item.is_dir()]
+        below = [item for item in items if not item.name.startswith(".") and item.is_dir()]
         deeper += len(below)
+        named = [item for item in items if item.suffix.lower() in images.SUFFIXES]
+        shown = [item for item in named if not item.name.startswith(".")]
+        hidden += len(named) - len(shown)
         # Pipes and devices are not opened unasked; a link that leads nowhere is, so that it is reported.
-        found += [
-            (item, None)
-            for item in shown
-            if item.suffix.lower() in images.SUFFIXES and (item.is_file() or item.is_symlink()) and item not in below
-        ]
+        found += [(item, None) for item in shown if (item.is_file() or item.is_symlink()) and item not in below]
         if recursive:
             waiting += reversed(below)
     if hidden:

@@ -145,25 +145,23 @@ def _from_end_to_end(
     started = time.perf_counter()
     ready = prepare(source, target, size, output, max_pixels=max_pixels)
     warnings = work(ready)()
-    ends = (Path(end) if isinstance(end, str | os.PathLike) else None for end in (source, target))
-    return Result(*ends, *ready.target.kept, time.perf_counter() - started, warnings)
+    return Result(_file(source), _file(target), *ready.target.kept, time.perf_counter() - started, warnings)
 
 
 def prepare(
     source: Path | bytes, target: Path | BinaryIO, size: Size, output: Output, *, max_pixels: int = images.MAX_PIXELS
 ) -> Ready:
     """Open the source, see that its result can be written, and decode it if it is no animation and not very large."""
-    paths = [Path(end) for end in (source, target) if isinstance(end, str | os.PathLike)]
-    if len(paths) == 2 and _same(*paths):
-        raise UpscaleError(f"the output {paths[1]} is the input itself; choose another name")
+    if _file(source) and _file(target) and _same(_file(source), _file(target)):
+        raise UpscaleError(f"the output {target} is the input itself; choose another name")
     opened = images.opened(source, max_pixels=max_pixels)
     wanted = size.of(opened.width, opened.height)
     key = images.format_for(target, opened.format, output.format)
     images.check_target(target, key, *wanted.kept)
     if output.lossless and not images.FORMATS[key].lossless:
         raise UpscaleError(f"{images.FORMATS[key].name} cannot be lossless; choose png, webp, tiff or jp2")
-    large = wanted.width * wanted.height > STREAM_PIXELS and images.streams(key)
-    whole = wanted.taken or (opened.frames == 1 and not large)
+    in_strips = wanted.width * wanted.height > STREAM_PIXELS and images.streams(key)
+    whole = wanted.taken or (opened.frames == 1 and not in_strips)
     output = replace(output, format=key)
     return Ready(opened, size, wanted, target, output, opened.read() if whole else None)
 
@@ -245,6 +243,11 @@ def _told(picture: images.Picture, output: Output, software: str | None) -> imag
     if output.strip:
         return replace(picture, exif=None, xmp=None, dpi=None, texts=(), comment=None)
     return replace(picture, software=software)
+
+
+def _file(end: Path | bytes | BinaryIO) -> Path | None:
+    """A source or target as a path; None for bytes and streams."""
+    return Path(end) if isinstance(end, str | os.PathLike) else None
 
 
 def _same(one: Path, other: Path) -> bool:
