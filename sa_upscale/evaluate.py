@@ -308,16 +308,8 @@ def _require_clips(clips: Mapping[str, Sequence[_Pair]]) -> None:
 
 def _read_pair(pair: _Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
     width, height = pair.size
-    hr = _eight_bit_rgb(pair.hr)[:height, :width]
-    return hr, degrade.bicubic(hr, scale) if pair.lr is None else _eight_bit_rgb(pair.lr)
-
-
-def _eight_bit_rgb(file: Path) -> np.ndarray:
-    pixels = images.read(file).pixels
-    if pixels.dtype != np.uint8:
-        white = 65535 if pixels.dtype == np.uint16 else 1
-        pixels = (pixels.astype(np.float64) / white * 255).round().clip(0, 255).astype(np.uint8)
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+    hr = data.read_rgb(pair.hr)[:height, :width]
+    return hr, degrade.bicubic(hr, scale) if pair.lr is None else data.read_rgb(pair.lr)
 
 
 def _method(

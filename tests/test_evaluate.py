@@ -166,8 +166,8 @@ def test_windows_stay_in_their_folder(clips, video_network):
 
 def test_only_the_pictures_at_work_are_in_memory(clips, monkeypatch):
     reads, results = [], []
-    read = evaluate.images.read
-    monkeypatch.setattr(evaluate.images, "read", lambda file: (reads.append(file), read(file))[1])
+    read = evaluate.data.read_rgb
+    monkeypatch.setattr(evaluate.data, "read_rgb", lambda file: (reads.append(file), read(file))[1])
 
     def progress(done, total, label):
         results.append((done, total, len(reads)))
