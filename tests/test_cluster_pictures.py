@@ -278,6 +278,8 @@ def test_there_and_back_through_s3(run, folder, network, monkeypatch):
         run("image", folder / "in", "-r", "-x2", "--model", network, "-o", folder / "out")
         assert {key: store.cat(f"bucket/out/{key}") for key in content(folder / "out")} == content(folder / "out")
         assert len(store.find("bucket/out")) == 9
+        shallow = places.plan_jobs(["s3://bucket/in"], "s3://bucket/out/", size=SIZE)
+        assert {job.label for job in shallow} == {f"{at}.png" for at in (0, 1, 2, 4, 5, 6, 8)} | {"bad.png"}
         code, _, err = run("image", "s3://no-bucket/in", "--model", network, "-o", "s3://bucket/out/")
         assert (code, err.count("\n"), "s3://no-bucket/in" in err) == (1, 1, True)
         film = make(folder / "film.mp4", Clip([(3 * at, 60, 90) for at in range(40)]))

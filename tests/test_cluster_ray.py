@@ -66,6 +66,16 @@ def test_an_actor_that_refuses_is_one_line(cluster, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_machine_with_an_older_sa_upscale_is_one_line(cluster, monkeypatch):
+    # Pickled by its name, which is there on this side only.
+    newer = type("Newer", (Echo,), {"__module__": Echo.__module__, "__qualname__": "Newer"})
+    monkeypatch.setattr("tests.cluster_workers.Newer", newer, raising=False)
+    crew = rays.Actors(cluster, seats(1), newer, [()], [NEED])
+    line = r"^a machine of the cluster cannot make a worker \([^\n]*'Newer'[^\n]*\); is this version [^\n]*\Z"
+    with pytest.raises(UpscaleError, match=line), Team(crew, print, str, print) as team:
+        team.ready()
+
+
 def test_an_actor_at_work_is_stopped(cluster):
     crew = rays.Actors(cluster, seats(1), Echo, [()], [NEED])
     began = time.monotonic()

@@ -84,9 +84,9 @@ class _Shadow:
                     self._file(top, system.size(path))
                 return str(top)
             top.mkdir()
-            found = system.find(path, detail=True) if recursive else {at["name"]: at for at in system.ls(path)}
-        for name, about in found.items():
-            below = name.removeprefix(system._strip_protocol(path)).strip("/")
+            found = system.find(path, detail=True).values() if recursive else system.ls(path, detail=True)
+        for about in found:
+            below = about["name"].removeprefix(system._strip_protocol(path)).strip("/")
             if not below:
                 continue
             if about["type"] == "directory":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from sa_upscale import __version__
 from sa_upscale.cluster.pool import Report, Seat, Worker
 from sa_upscale.errors import UpscaleError
 
@@ -95,7 +96,8 @@ class Actor:
 
         def pass_on(call: Future) -> None:
             if error := call.exception():
-                told.set_exception(_missing_package(error) or error)
+                is_death = isinstance(error, self._ray.exceptions.RayActorError)
+                told.set_exception(error if is_death else _unfit(error))
             elif isinstance(call.result(), UpscaleError):
                 told.set_exception(call.result())
             else:
@@ -248,7 +250,12 @@ def _silence(ray) -> None:
         ray._private.worker.print_worker_logs = lambda *_: None
 
 
-def _missing_package(error: BaseException) -> UpscaleError | None:
-    if "No module named 'sa_upscale'" in str(error):
+def _unfit(error: BaseException) -> UpscaleError:
+    """What is told of a machine on which a worker cannot even be made: our code there is another, or none."""
+    reason = str(error).strip().splitlines()[-1]
+    if "No module named 'sa_upscale'" in reason:
         return UpscaleError("a machine of the cluster has no sa-upscale; install the same version on all of them")
-    return None
+    return UpscaleError(
+        f"a machine of the cluster cannot make a worker ({reason}); is this version of sa-upscale, {__version__}, with "
+        "all it needs on all of them?"
+    )
