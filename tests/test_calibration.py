@@ -47,11 +47,11 @@ def test_only_what_is_clearly_faster_replaces_the_default(monkeypatch):
 
 
 def test_the_engine_takes_what_was_measured_unless_told_otherwise(monkeypatch):
-    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1))
+    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 96, 1))
     usual = Engine(Compact(features=4, convs=1), device="cpu")
     calibration.calibrate(CPU)
     engine = Engine(Compact(features=4, convs=1), device="cpu")
-    assert (engine.precision, engine._default_tile, torch.get_num_threads()) == ("fp32", 48, 1)
+    assert (engine.precision, engine._default_tile, torch.get_num_threads()) == ("fp32", 96, 1)
     assert usual._default_tile == 256
     assert Engine(Compact(features=4, convs=1), device="cpu", precision="bf16").precision == "bf16"
     # A video begun with other tiles is another one.
@@ -84,3 +84,13 @@ def test_a_folder_that_cannot_be_written_only_means_measuring_again(monkeypatch,
     monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1))
     assert calibration.calibrate(CPU) == Choice("fp32", 48, 1)
     assert calibration.known(CPU) is None
+
+
+def test_a_long_job_measures_once(monkeypatch):
+    measured, notices = [], []
+    monkeypatch.setattr(calibration, "_measured", lambda device: measured.append(device) or Choice("fp32", 48, 1))
+    for _ in range(2):
+        calibration.settle("cpu", notices.append)
+    assert measured == [CPU]
+    assert len(notices) == 1
+    assert "doctor" in notices[0]

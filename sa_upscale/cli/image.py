@@ -11,6 +11,7 @@ import typer
 
 from sa_upscale.cli.options import (
     AddressOption,
+    CompileOption,
     DeviceOption,
     DevicesOption,
     EngineOption,
@@ -39,6 +40,7 @@ class BitDepth(enum.StrEnum):
     FLOAT = "32"
 
 
+MANY = 24  # pictures; before so many it pays to measure the machine
 DEPTHS = {BitDepth.EIGHT: "uint8", BitDepth.SIXTEEN: "uint16", BitDepth.FLOAT: "float32"}
 
 
@@ -78,6 +80,7 @@ def image(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     tile: TileOption = None,
+    compile: CompileOption = False,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Take folders with all below them; the tree is mirrored.")
     ] = False,
@@ -167,7 +170,8 @@ def image(
     with say.progress() as progress:
         effects = {"strength": strength, "denoise": denoise, "tta": tta, "match_color": match_color}
         elsewhere = (where or far) and not dry_run
-        running = how_to_run(device, precision, tile, say, progress)
+        long = not (elsewhere or dry_run) and len(jobs) >= MANY
+        running = how_to_run(device, precision, tile, compile, say, progress, long=long)
         upscaler = None if elsewhere else upscale.Upscaler(model, size, **effects, **running)
         if dry_run:
             _foretell(upscale.forecast.forecasts(jobs, upscaler, written, most), say)
@@ -181,7 +185,7 @@ def image(
                     jobs,
                     model,
                     pictures.Order(size, written, skip_existing, most),
-                    effects | {"precision": precision, "tile": tile},
+                    effects | {"precision": precision, "tile": tile, "compile": compile},
                     shard=shard,
                     on_progress=lambda done, total, seats: progress(done, total, workers=worker_facts(seats)),
                     on_result=finished,

@@ -35,6 +35,9 @@ PrecisionOption = Annotated[
 TileOption = Annotated[
     int | None, typer.Option(min=16, help="Side of the tiles in source pixels; chosen from free memory by default.")
 ]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile the network first: some ten seconds that long jobs win back.")
+]
 EngineOption = Annotated[
     ClusterEngine | None,
     typer.Option(help="Work over several devices: processes of this machine, or a Ray cluster.", show_default=False),
@@ -112,12 +115,26 @@ def where_of(engine: ClusterEngine | None, address: str | None, devices: str | N
     return where
 
 
-def how_to_run(device: str | None, precision: str | None, tile: int | None, say: Voice, progress: Callable) -> dict:
-    """How `upscale.load_engines` is to load and run the networks of a command."""
+def how_to_run(
+    device: str | None,
+    precision: str | None,
+    tile: int | None,
+    compile: bool,
+    say: Voice,
+    progress: Callable,
+    *,
+    long: bool,
+) -> dict:
+    """How `upscale.load_engines` is to load and run the networks of a command; a `long` one is worth a measurement."""
+    if long:
+        from sa_upscale.engine import calibration
+
+        calibration.settle(device, say.notice)
     return {
         "device": device,
         "precision": precision,
         "tile": tile,
+        "compile": compile,
         "on_notice": say.notice,
         "on_fetch": lambda name: functools.partial(progress, label=f"fetching {name}"),
     }

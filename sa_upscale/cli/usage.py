@@ -25,7 +25,7 @@ OPTIONS = {
     "Frames": "deinterlace scene_threshold scene_cuts hardware",
     "Measuring": "metrics border backbones",
     "Blind test": "blind pairs scores",
-    "Where it runs": "device precision tile engine address devices",
+    "Where it runs": "device precision tile compile engine address devices",
     "Reports": "report compare dry_run json_lines",
 }
 COMMANDS = {

@@ -10,6 +10,7 @@ import typer
 from sa_upscale import __version__
 from sa_upscale.cli.options import (
     AddressOption,
+    CompileOption,
     DeviceOption,
     DevicesOption,
     EngineOption,
@@ -22,6 +23,8 @@ from sa_upscale.cli.options import (
     where_of,
 )
 from sa_upscale.cli.terminal import Voice, worker_facts
+
+LONG = 50_000_000  # pixels of all frames, minutes of work; before it, it pays to measure the machine
 
 
 def video(
@@ -94,6 +97,7 @@ def video(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     tile: TileOption = None,
+    compile: CompileOption = False,
     engine: EngineOption = None,
     address: AddressOption = None,
     devices: DevicesOption = None,
@@ -141,7 +145,7 @@ def video(
             resume=resume,
             tag=_made_by(model, enlarged) if tag else None,
         )
-        order = repr((model, size, chosen, precision))
+        order = repr((model, size, chosen, precision, compile))
         result = trip.finished(order) if resume else None
         with say.progress() as progress:
 
@@ -155,10 +159,11 @@ def video(
             elif where:
                 from sa_upscale.cluster import films
 
-                running = {"precision": precision, "tile": tile}
+                running = {"precision": precision, "tile": tile, "compile": compile}
                 result = films.upscale_file(where, info, target, model, running=running, **asked)
             else:
-                running = how_to_run(device, precision, tile, say, progress)
+                long = (info.frames or 0) * info.width * info.height >= LONG
+                running = how_to_run(device, precision, tile, compile, say, progress, long=long)
                 engines = upscale.load_engines(model, enlarged, kind="video", **running)
                 if hardware:
                     asked["options"] = dataclasses.replace(chosen, hardware=video.DECODERS.get(engines[0].device.type))

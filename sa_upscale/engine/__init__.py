@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sa_upscale.engine import calibration
+from sa_upscale.engine import calibration, compiling
 from sa_upscale.engine.devices import (
     DEFAULT_TILE,
     DTYPES,
@@ -80,6 +80,7 @@ class Engine:
     free memory goes.
     `tta`: take the mean of the eight ways to turn and mirror what the network is given, at eight times the work.
     `match_color`: give the result of pictures the low frequencies of the source.
+    `compile`: have torch compile the network for this machine on its first tile, and once more for sizes that vary.
     `on_notice`: called with a line for the user when the engine had to change course.
 
     Raises `UpscaleError` for a device that is not there or a precision it cannot do.
@@ -94,6 +95,7 @@ class Engine:
         tile: int | None = None,
         tta: bool = False,
         match_color: bool = False,
+        compile: bool = False,
         on_notice: Callable[[str], None] | None = None,
     ):
         if tile is not None and tile < 1:
@@ -115,7 +117,7 @@ class Engine:
         self._overlap, self._seam = overlap(model)
         # Around small tiles a network that sees far would spend most of its time on what they share.
         self._default_tile = max(default, TILE_PER_OVERLAP * self._overlap)
-        self._tta, self._match_color = tta, match_color
+        self._tta, self._match_color, self._compile = tta, match_color, compile
         if match_color:
             self._overlap += round_up(2 * COLOUR_REACH, model.multiple)
         self._tile = tile
@@ -127,7 +129,7 @@ class Engine:
         """A hash of all that decides the result: the network's weights, the type it runs in, the device, the tiles."""
         digest = hashlib.sha256(f"{type(self._source).__name__} {self._source.parameters_dict}".encode())
         tile = self._tile or self._default_tile
-        choices = (self.precision, self._deep, self.device.type, tile, self._tta, self._match_color)
+        choices = (self.precision, self._deep, self.device.type, tile, self._tta, self._match_color, self._compile)
         digest.update(" ".join(map(str, choices)).encode())
         for name, values in self._source.state_dict().items():
             digest.update(name.encode() + values.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
@@ -374,14 +376,26 @@ class Engine:
         return True
 
     def _forward(self, job: Job, tile: torch.Tensor) -> torch.Tensor:
-        network = self._network(self._precision_for(job))
+        network = functools.partial(self._pass_through, job)
         if self._tta:
             turned = [(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
-            sr = sum(_turned_back(job.forward(network, _turned(tile, *way)).float(), *way) for way in turned) / 8
+            sr = sum(_turned_back(network(_turned(tile, *way)).float(), *way) for way in turned) / 8
         else:
-            sr = job.forward(network, tile).float()
+            sr = network(tile).float()
         # Windows of frames have no one source of their colours.
         return with_low_frequencies(sr, tile) if self._match_color and self.window == 1 else sr
+
+    def _pass_through(self, job: Job, tile: torch.Tensor) -> torch.Tensor:
+        precision = self._precision_for(job)
+        try:
+            return job.forward(self._network(precision), tile)
+        except Exception as error:
+            if not (self._compile and compiling.failed(error)):
+                raise
+        self._notice("compile", "the network cannot be compiled here (is there a C++ compiler?); going on as it is")
+        self._compile = False
+        self._networks.clear()
+        return job.forward(self._network(precision), tile)
 
     def _precision_for(self, image: np.ndarray | Job) -> str:
         return self.precision if image.dtype == np.uint8 else self._deep
@@ -390,7 +404,8 @@ class Engine:
         """The network on the device in one type; made on first use, always from the full-precision original."""
         if precision not in self._networks:
             network = copy.deepcopy(self._source)
-            self._networks[precision] = network.to(self.device, DTYPES[precision], memory_format=torch.channels_last)
+            network = network.to(self.device, DTYPES[precision], memory_format=torch.channels_last)
+            self._networks[precision] = compiling.compiled(network) if self._compile else network
         return self._networks[precision]
 
     def _tensor(self, pixels: np.ndarray) -> torch.Tensor:

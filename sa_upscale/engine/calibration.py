@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sa_upscale import folders
-from sa_upscale.engine.devices import DEFAULT_TILE, DTYPES, precisions
+from sa_upscale.engine.devices import DEFAULT_TILE, DTYPES, find_device, precisions
 
 SECONDS = 4.0
 FEATURES, LAYERS = 64, 3  # the layer most of our networks are made of
@@ -65,6 +65,14 @@ def calibrate(device: torch.device) -> Choice:
     except OSError:
         pass  # nothing can be remembered here: it will be measured again
     return choice
+
+
+def settle(name: str | None, on_notice: Callable[[str], None]) -> None:
+    """Before a long job on the device of that name: `calibrate`, where nothing is known of it yet."""
+    device = find_device(name)
+    if device.type == "cpu" and known(device) is None:
+        on_notice("measuring what this machine is fastest with, once; `sa-upscale doctor` shows it")
+        calibrate(device)
 
 
 def forget() -> None:

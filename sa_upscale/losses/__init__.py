@@ -18,6 +18,7 @@ from sa_upscale.losses.adaptive import AdaptiveFeature, CannyPixel, LocalVarianc
 from sa_upscale.losses.calibration import calibrate
 from sa_upscale.losses.content import Content
 from sa_upscale.losses.gan import GAN, discriminator_loss
+from sa_upscale.losses.lattice import Lattice
 from sa_upscale.losses.ldl import LDL
 from sa_upscale.losses.perceptual import Perceptual
 from sa_upscale.losses.pixel import L1, MSE, Charbonnier, Huber
@@ -35,6 +36,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "gan": GAN,
     "ldl": LDL,
     "content": Content,
+    "lattice": Lattice,
 }
 
 __all__ = ["LOSSES", "Step", "build", "calibrate", "discriminator_loss", "moved", "needs", "resolve", "vgg_layers"]
