@@ -9,7 +9,7 @@ from pathlib import Path
 from sa_upscale.errors import UpscaleError, first_line, near
 
 PACKAGE = Path(__file__).resolve().parent.parent
-DEFAULTS = {"image": "compact", "video": "compact"}
+DEFAULTS = {"image": "compact", "video": "compact-fidelity"}
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def video(
     fit: Annotated[
         str | None, typer.Option(metavar="WxH", help="As large as fits into this box, instead of --scale.")
     ] = None,
-    model: ModelOption = "compact",
+    model: ModelOption = "compact-fidelity",
     codec: Annotated[
         str | None,
         typer.Option(help="libx264, libx265, libsvtav1, libvpx-vp9, prores, ffv1 …; auto: in hardware; by container."),
