@@ -59,11 +59,12 @@ def test_finetune_makes_a_checkpoint_that_works_at_once(photos, tmp_path):
 
 
 def test_the_plan_is_train_with_overrides(photos):
-    plan = train.plan_finetuning("compact-x4", [photos], steps=50, settings=["data.batch=2", "data.patch=32"])
+    plan = train.plan_finetuning("compact-x4-fidelity", [photos], steps=50, settings=["data.batch=2", "data.patch=32"])
     (stage,) = plan.recipe.stages
     usual = train.assemble(objective="fidelity").stages[0]
-    assert (plan.recipe.model.name, plan.recipe.model.scale, plan.recipe.model.start) == ("compact", 4, "compact-x4")
-    assert plan.recipe.model.parameters["features"] == 64
+    model = plan.recipe.model
+    assert (model.name, model.scale, model.start) == ("compact", 4, "compact-x4-fidelity")
+    assert model.parameters["features"] == 64
     assert stage.train.rate == usual.train.rate / 2
     assert (stage.train.steps, stage.train.validate_every, stage.data.holdout) == (50, 5, 1)
     assert plan.seconds > 0

@@ -353,4 +353,5 @@ def test_the_stage_of_a_checkpoint_names_the_objective_that_finetuning_goes_on_w
     for name in config.names():
         stage = loaded(name).stages[-1]
         if stage.discriminator is not None and name != "vsrresfeatgan-x4-paper":
-            assert set(terms(stage)) == set(terms(loaded(stage.name).stages[0])), name
+            # Our small networks need one term more than the papers' objective.
+            assert set(terms(stage)) - {"lattice"} == set(terms(loaded(stage.name).stages[0])), name
