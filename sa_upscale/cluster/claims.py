@@ -15,7 +15,7 @@ from sa_upscale.errors import UpscaleError
 BEAT = 10.0  # s between two signs of life
 DEAD = 60.0  # s without one, by the file system's own clock
 TOKEN = "token.json"
-PARTIAL = re.compile(r"\.[0-9a-f]{32}\.part")  # as `images.replacing` names what is not whole
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.part")  # as `disk.replacing` names what is not whole
 
 
 class Claim:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sa_upscale import __version__
+from sa_upscale import __version__, disk
 from sa_upscale.cluster import claims, cores
 from sa_upscale.cluster.pool import Crew, Seat, Worker
 from sa_upscale.errors import UpscaleError
@@ -61,9 +61,8 @@ class Weights:
         place.mkdir(mode=0o700, exist_ok=True)
         kept = place / f"{self.sha256}{path.suffix}"
         if not self._is_at(kept):
-            partial = place / f"{self.sha256}.{os.getpid()}.part"
-            partial.write_bytes(self.content)
-            os.replace(partial, kept)
+            with disk.replacing(kept) as file:
+                file.write(self.content)
         return str(kept)
 
     def _is_at(self, path: Path) -> bool:

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sa_upscale import folders, media, video
+from sa_upscale import disk, folders, media, video
 from sa_upscale.cluster import places
 from sa_upscale.errors import UpscaleError
 from sa_upscale.journal import alone
@@ -139,13 +139,9 @@ class Trip:
             places.send(path, self._address, lambda done: progress(done, size, f"sending {path.name}"))
 
     def _mark(self, result: video.VideoResult, order: str) -> None:
-        fresh = self.folder / f"{FINISHED}.new"
-        with self._writing():
-            fresh.write_text(
-                json.dumps({"order": self._order(order), "result": dataclasses.asdict(result)}, default=str),
-                encoding="utf-8",
-            )
-            os.replace(fresh, self.folder / FINISHED)
+        mark = {"order": self._order(order), "result": dataclasses.asdict(result)}
+        with self._writing(), disk.replacing(self.folder / FINISHED) as file:
+            file.write(json.dumps(mark, default=str).encode())
 
     def _order(self, order: str) -> str:
         return f"{order} to {self._address}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sa_upscale import folders
+from sa_upscale import disk, folders
 from sa_upscale.engine.devices import DEFAULT_TILE, DTYPES, find_device, precisions
 
 SECONDS = 4.0
@@ -59,9 +59,8 @@ def calibrate(device: torch.device) -> Choice:
         kept = {}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        whole = file.with_name(f".{file.name}.{os.getpid()}")
-        whole.write_text(json.dumps(kept | {_machine(device): asdict(choice)}, indent=1), encoding="utf-8")
-        whole.replace(file)
+        with disk.replacing(file) as stream:
+            stream.write(json.dumps(kept | {_machine(device): asdict(choice)}, indent=1).encode())
     except OSError:
         pass  # nothing can be remembered here: it will be measured again
     return choice

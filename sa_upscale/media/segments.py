@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 import cv2
 
+from sa_upscale import disk
 from sa_upscale.errors import UpscaleError
 from sa_upscale.media.colour import from_rgb, is_rgb, range_of
 from sa_upscale.media.encoding import Encoding
@@ -84,8 +85,7 @@ class SegmentFile:
     def close(self) -> str:
         """Wait until the file is on the disk; its sha256."""
         with self._file:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            disk.sync(self._file)
         return self._digest.hexdigest()
 
     def abandon(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sa_upscale import checkpoints, config, data
+from sa_upscale import checkpoints, config, data, disk
 from sa_upscale.engine import find_device
 from sa_upscale.errors import UpscaleError
 from sa_upscale.train import networks
@@ -130,12 +130,10 @@ def described(plan: Plan) -> list[str]:
 
 def deliver(file: Path, target: Path) -> None:
     """Copy a run's weights to `target`, whole or not at all."""
-    whole = target.with_name(target.name + ".part")
     try:
-        shutil.copyfile(file, whole)
-        whole.replace(target)
+        with file.open("rb") as source, disk.replacing(target) as stream:
+            shutil.copyfileobj(source, stream)
     except OSError as error:
-        whole.unlink(missing_ok=True)
         raise UpscaleError(f"{target}: cannot be written ({error.strerror}); the weights are in {file}") from None
 
 

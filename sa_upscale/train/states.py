@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sa_upscale import checkpoints, config
+from sa_upscale import checkpoints, config, disk
 from sa_upscale.errors import UpscaleError
 from sa_upscale.train.networks import folded
 
@@ -46,8 +45,7 @@ def save(run: Path, state: dict) -> None:
     try:
         with whole.open("wb") as stream:
             torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+            disk.sync(stream)
         whole.replace(file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as either
         whole.unlink(missing_ok=True)
