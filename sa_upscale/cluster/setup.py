@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sa_upscale import __version__, disk
+from sa_upscale import __version__, checkpoints, disk
 from sa_upscale.cluster import claims, cores
 from sa_upscale.cluster.pool import Crew, Seat, Worker
 from sa_upscale.errors import UpscaleError
@@ -38,17 +38,13 @@ class Weights:
 
     @classmethod
     def of(cls, model: str, *, travel: bool) -> "Weights | None":
-        """Those of a model that is given as a file; None for a name, which every machine can look up itself."""
-        from sa_upscale import checkpoints
-
-        known = checkpoints.entries()
-        if model in known or any(entry.family == model for entry in known.values()):
-            own = checkpoints.user_folder() / (known[model].file or "") if model in known else None
-            if own is None or not own.is_file():
-                return None
+        """Those of a model that is a file, or was imported; None for other names, which all machines can look up."""
+        entry = checkpoints.entries().get(model)
+        imported = entry and (checkpoints.user_folder() / (entry.file or "")).is_file()
+        if model in checkpoints.registry.names() and not imported:
+            return None
         path = checkpoints.path(model)
-        content = path.read_bytes()
-        return cls(str(path.absolute()), hashlib.sha256(content).hexdigest(), content if travel else None)
+        return cls(str(path.absolute()), checkpoints.sha256_of(path), path.read_bytes() if travel else None)
 
     def here(self) -> str:
         """Where the file is on this machine; fetched from the driver and verified where it was not."""
@@ -67,8 +63,8 @@ class Weights:
 
     def _is_at(self, path: Path) -> bool:
         try:
-            return hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
-        except OSError:
+            return checkpoints.sha256_of(path) == self.sha256
+        except UpscaleError:
             return False
 
 
@@ -171,8 +167,6 @@ class Place:
             return Engine(*arguments, **options)
 
     def _load(self, name: str, *arguments, **options):
-        from sa_upscale import checkpoints
-
         checkpoint = checkpoints.load(name, *arguments, **options)
         self.loaded[checkpoint.name] = checkpoint.sha256
         return checkpoint
