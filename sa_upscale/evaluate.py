@@ -18,7 +18,7 @@ import torch
 from sa_upscale import checkpoints, data, degrade, disk, images, media
 from sa_upscale.engine import Engine, find_device
 from sa_upscale.errors import UpscaleError
-from sa_upscale.functional.resize import resize
+from sa_upscale.functional.pixels import resized
 from sa_upscale.metrics import METRICS, Needs, build
 
 BICUBIC = "bicubic"
@@ -338,9 +338,7 @@ def _method(
 
 
 def _bicubic(lr: np.ndarray, scale: int) -> np.ndarray:
-    x = torch.tensor(lr, dtype=torch.float64).movedim(-1, 0)
-    sr = resize(x, (lr.shape[0] * scale, lr.shape[1] * scale))
-    return sr.round_().clamp_(0, 255).byte().movedim(0, -1).numpy()
+    return resized(lr, (lr.shape[0] * scale, lr.shape[1] * scale), np.float64)
 
 
 def _tensor(picture: np.ndarray) -> torch.Tensor:

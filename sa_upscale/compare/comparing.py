@@ -5,18 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sa_upscale import images
 from sa_upscale.compare.regions import Region, differing
 from sa_upscale.errors import UpscaleError
-from sa_upscale.functional.pixels import values
-from sa_upscale.functional.resize import resize
+from sa_upscale.functional.pixels import resized, values
 from sa_upscale.metrics import psnr_y, ssim_y
 from sa_upscale.metrics.ssim import WINDOW
 
 MOST_PIXELS = 24_000_000
 """Browsers on phones show no more; what is larger is looked at in parts."""
+
+MOST_OF_ALL = 100_000_000
+"""Pixels of all pictures of a page that shows several things: it holds them all."""
 
 REGIONS, SMALLEST, LARGEST = 6, 32, 128
 
@@ -118,9 +119,9 @@ def _note(size: tuple[int, int], shared: tuple[int, int]) -> str:
 def _fitted(picture: images.Picture, width: int, height: int, crop: Region | None) -> images.Picture:
     """The picture as RGB at that size, of which the `crop` is taken, without what only its file needs."""
     pixels = np.broadcast_to(picture.pixels, (*picture.pixels.shape[:2], 3))
-    pixels, alpha = _enlarged(pixels, width, height), picture.alpha
+    pixels, alpha = resized(pixels, (height, width)), picture.alpha
     if alpha is not None:
-        alpha = _enlarged(alpha[..., None], width, height)[..., 0]
+        alpha = resized(alpha[..., None], (height, width))[..., 0]
     if crop:
         pixels = pixels[crop.rows, crop.columns]
         alpha = None if alpha is None else alpha[crop.rows, crop.columns]
@@ -128,16 +129,6 @@ def _fitted(picture: images.Picture, width: int, height: int, crop: Region | Non
     icc = picture.icc if picture.pixels.shape[2] == 3 else None
     pixels = np.ascontiguousarray(pixels)
     return replace(picture, pixels=pixels, alpha=alpha, icc=icc, exif=None, xmp=None, dpi=None)
-
-
-def _enlarged(array: np.ndarray, width: int, height: int) -> np.ndarray:
-    if array.shape[:2] == (height, width):
-        return array
-    tensor = torch.from_numpy(array.astype(np.float32)).permute(2, 0, 1)
-    result = resize(tensor, (height, width)).permute(1, 2, 0).numpy()
-    if array.dtype.kind == "u":
-        result = np.rint(result).clip(0, np.iinfo(array.dtype).max)
-    return result.astype(array.dtype)
 
 
 def _scores(sides: list[Side], region: Region) -> list[Score]:

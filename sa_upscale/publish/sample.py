@@ -4,11 +4,10 @@ import io
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sa_upscale import checkpoints, images
 from sa_upscale.engine import Engine
-from sa_upscale.functional.resize import resize
+from sa_upscale.functional.pixels import resized
 
 BOX = (225, 295, 120, 90)  # left, top, width, height: the dragonfly's body and head
 GAP = 8
@@ -23,8 +22,7 @@ def before_after(file: Path, photo: Path) -> bytes:
     crop = images.read(photo).pixels[top : top + height, left : left + width]
     engine = Engine(checkpoints.load(file).model, device="cpu", precision="fp32")
     ours = engine.run_prepared([engine.prepare(crop)] * engine.window)
-    plain = resize(torch.from_numpy(crop.copy()).movedim(-1, 0).float(), ours.shape[:2])
-    plain = plain.round().clamp(0, 255).byte().movedim(0, -1).numpy()
+    plain = resized(crop, ours.shape[:2])
     gap = np.full((ours.shape[0], GAP, 3), 255, np.uint8)
     written = io.BytesIO()
     images.write(written, images.Picture(np.concatenate([plain, gap, ours], axis=1)), format="jpeg", quality=92)
