@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sa_upscale import images
-from sa_upscale.compare.comparing import titles
+from sa_upscale.compare.comparing import MOST_OF_ALL, titles
 from sa_upscale.compare.writing import png
 from sa_upscale.errors import UpscaleError
 from sa_upscale.report import blind
-
-MOST_PIXELS = 100_000_000  # of all pictures together: the page holds them all
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,9 @@ def write_test(target: Path, folders: Sequence[Path], *, pairs: bool = False) ->
         raise UpscaleError(f"no picture is in all of {', '.join(map(str, folders))}; equal names belong together")
     files = [(name, model, those[name]) for model, those in zip(titles(folders), found, strict=True) for name in shared]
     pixels = sum(math.prod(images.size(file)) for _, _, file in files)
-    if pixels > MOST_PIXELS:
+    if pixels > MOST_OF_ALL:
         raise UpscaleError(
-            f"{pixels / 1e6:.0f} million pixels are too many for a page (above {MOST_PIXELS / 1e6:.0f}); take fewer "
+            f"{pixels / 1e6:.0f} million pixels are too many for a page (above {MOST_OF_ALL / 1e6:.0f}); take fewer "
             "pictures, or crops"
         )
     blind.write(target, [(name, model, png(images.read(file))) for name, model, file in files], pairs=pairs)

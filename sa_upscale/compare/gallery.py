@@ -8,13 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from sa_upscale import images
-from sa_upscale.compare.comparing import MOST_PIXELS, Side, held
+from sa_upscale.compare.comparing import MOST_OF_ALL, MOST_PIXELS, Side, held
 from sa_upscale.compare.writing import png, scene
 from sa_upscale.metrics import METRICS
 from sa_upscale.report import comparison
-
-MOST_OF_ALL = 100_000_000
-"""Pixels of all pictures together: the page holds them all."""
 
 Figures = Mapping[str, Mapping[str, Mapping[str, float]]]
 ABOUT = "The whole as in the table above; parts by PSNR in dB and SSIM of the luma, nothing left out at their border."
