@@ -70,12 +70,8 @@ class Players:
             self._generator.update(learning_rate(self._options, step))
             networks.follow(self.average, self.generator, self._options.ema)
         if self._discriminator is not None:
-            verdict = self._discriminator_part(
-                [
-                    (losses.moved(real, shift), losses.moved(fake, shift))
-                    for (_, real), fake in zip(parts, made, strict=True)
-                ]
-            )
+            seen = [[losses.moved(x, shift) for x in (hr, sr)] for (_, hr), sr in zip(parts, made, strict=True)]
+            verdict = self._discriminator_part(seen)
             self._discriminator.update(learning_rate(self._options, step, self._discriminator_rate))
             values = torch.cat([values, verdict])
         return values, found
