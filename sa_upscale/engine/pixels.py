@@ -34,8 +34,9 @@ def to_tensor(pixels: np.ndarray, channels: int, device: torch.device) -> torch.
     Grey becomes `channels` equal ones.
     """
     if device.type == "cuda" and pixels.dtype == np.uint8:
-        # A quarter of the bytes over the bus, and from pinned memory the copy waits for nothing.
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels)).pin_memory().to(device, non_blocking=True).float()
+        # A quarter of the bytes over the bus, and from pinned memory the copy waits for nothing.  A copy of its own,
+        # for torch warns of arrays that cannot be written to.
+        tensor = torch.from_numpy(pixels.copy()).pin_memory().to(device, non_blocking=True).float()
     else:
         tensor = torch.from_numpy(pixels.astype(np.float32)).to(device)
     tensor = tensor.div_(WHITE[pixels.dtype]).permute(2, 0, 1).unsqueeze(0)
