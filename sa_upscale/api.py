@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from sa_upscale import images, upscale
+from sa_upscale.defaults import DEFAULTS
 
 
 def load(
-    name: str | Path = "compact",
+    name: str | Path = DEFAULTS["image"],
     *,
     scale: float = 4,
     device: str | None = None,

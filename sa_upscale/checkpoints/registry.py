@@ -6,10 +6,10 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from sa_upscale.defaults import DEFAULTS
 from sa_upscale.errors import UpscaleError, first_line, near
 
 PACKAGE = Path(__file__).resolve().parent.parent
-DEFAULTS = {"image": "compact", "video": "compact-fidelity"}
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from sa_upscale.cli.options import (
     where_of,
 )
 from sa_upscale.cli.terminal import Voice, worker_facts
+from sa_upscale.defaults import DEFAULTS
 
 
 class Fit(enum.StrEnum):
@@ -63,7 +64,7 @@ def image(
     fit: Annotated[
         Fit, typer.Option(help="With both: stay inside them, fill them, or fill them and crop what stands out.")
     ] = Fit.INSIDE,
-    model: ModelOption = "compact",
+    model: ModelOption = DEFAULTS["image"],
     strength: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="How much a perceptual checkpoint may invent: 1 all, 0 its fidelity sibling."),
@@ -210,7 +211,7 @@ def image(
     if compare:
         _compare_ends(compare, jobs[0], size)
         say.tell({"event": "comparison", "path": str(compare)}, str(compare))
-    if not json_lines and model == "compact":
+    if not json_lines and model == DEFAULTS["image"]:
         _hint()
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sa_upscale.cli.terminal import Voice
+from sa_upscale.defaults import SCALES
 from sa_upscale.errors import UpscaleError
 
 
@@ -75,12 +76,15 @@ JsonOption = Annotated[
 
 def scale_of(text: str | float) -> float:
     """How many times as wide and high, 1 to 8."""
+    lowest, highest = SCALES
     try:
         scale = float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number; give one from 1 to 8, such as 4 or 2.5") from None
-    if not 1 <= scale <= 8:
-        raise typer.BadParameter(f"{text} is out of range; give a scale from 1 to 8")
+        raise typer.BadParameter(
+            f"{text!r} is not a number; give one from {lowest} to {highest}, such as 4 or 2.5"
+        ) from None
+    if not lowest <= scale <= highest:
+        raise typer.BadParameter(f"{text} is out of range; give a scale from {lowest} to {highest}")
     return scale
 
 

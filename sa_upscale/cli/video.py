@@ -23,6 +23,7 @@ from sa_upscale.cli.options import (
     where_of,
 )
 from sa_upscale.cli.terminal import Voice, worker_facts
+from sa_upscale.defaults import DEFAULTS
 
 LONG = 50_000_000  # pixels of all frames, minutes of work; before it, it pays to measure the machine
 
@@ -55,7 +56,7 @@ def video(
     fit: Annotated[
         str | None, typer.Option(metavar="WxH", help="As large as fits into this box, instead of --scale.")
     ] = None,
-    model: ModelOption = "compact-fidelity",
+    model: ModelOption = DEFAULTS["video"],
     codec: Annotated[
         str | None,
         typer.Option(help="libx264, libx265, libsvtav1, libvpx-vp9, prores, ffv1 …; auto: in hardware; by container."),

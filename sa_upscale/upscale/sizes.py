@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from sa_upscale.defaults import SCALES
 from sa_upscale.errors import UpscaleError
 
-SMALLEST_SCALE, LARGEST_SCALE = 1, 8
+SMALLEST_SCALE, LARGEST_SCALE = SCALES
 FITS = ("inside", "fill", "crop")
 SURROUNDINGS = 64
 """Source pixels around a part that are enlarged with it."""

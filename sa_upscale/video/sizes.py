@@ -5,10 +5,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from sa_upscale import media
+from sa_upscale.defaults import SCALES
 from sa_upscale.errors import UpscaleError
 
 LARGEST_SIDE = 4096  # pixels; what most players and their hardware decoders take
-SCALES = (1, 8)
 RELATIVES = (".3gp", ".3g2", ".f4v", ".qt")  # of MP4
 ANIMATIONS = (".gif", ".webp", ".png", ".y4m")
 
