@@ -48,11 +48,15 @@ def test_only_what_is_clearly_faster_replaces_the_default(monkeypatch):
 
 def test_the_engine_takes_what_was_measured_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 96, 1))
-    usual = Engine(Compact(features=4, convs=1), device="cpu")
+    network = Compact(features=4, convs=1)
+    network.banded = False
+    usual = Engine(network, device="cpu")
     calibration.calibrate(CPU)
-    engine = Engine(Compact(features=4, convs=1), device="cpu")
+    engine = Engine(network, device="cpu")
     assert (engine.precision, engine._default_tile, torch.get_num_threads()) == ("fp32", 96, 1)
     assert usual._default_tile == 256
+    # In bands of rows a network's maps stay in the caches whatever the tile is.
+    assert Engine(Compact(features=4, convs=1), device="cpu")._default_tile == 1024
     assert Engine(Compact(features=4, convs=1), device="cpu", precision="bf16").precision == "bf16"
     # A video begun with other tiles is another one.
     assert engine.fingerprint != Engine(Compact(features=4, convs=1), device="cpu", tile=32).fingerprint

@@ -28,9 +28,11 @@ from sa_upscale.engine import (
     tiles,
     values_per_pixel,
 )
+from sa_upscale.engine.devices import values_per_pixel_in_bands
 from sa_upscale.engine.tiles import rising
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models.compact import Compact
+from sa_upscale.models.compact_video import CompactVideo
 from sa_upscale.models.rrdbnet import RRDBNet
 from sa_upscale.models.vsrresnet import VSRResNet
 
@@ -543,6 +545,7 @@ def test_an_older_torch_that_tells_nothing_means_fp32(monkeypatch):
 
 def test_tile_follows_free_memory(monkeypatch):
     network = Compact()
+    network.banded = False
     per_pixel = values_per_pixel(network) * 4
     assert 2 * 64 * 2 * 4 <= per_pixel <= 4 * 64 * 2 * 4
     used = []
@@ -551,6 +554,20 @@ def test_tile_follows_free_memory(monkeypatch):
         engine = fp32(network)
         used.append(engine._choose_tile(types.SimpleNamespace(height=999, width=999, dtype=np.float32)))
     assert used == [256, 120 - overlap(network)[0], 16]
+
+
+def test_networks_in_bands_of_rows_get_tiles_as_large_as_their_results_may_be(monkeypatch):
+    large = types.SimpleNamespace(height=3000, width=3000, dtype=np.float32)
+    for network in (Compact(), CompactVideo(), VSRResNet(blocks=1)):
+        per_pixel = values_per_pixel_in_bands(network) * 4
+        assert per_pixel >= 2 * (network.window + 1) * 3 * network.scale**2 * 4  # frames may come at the result's size
+        used = []
+        for free in (1 << 40, 2 * per_pixel * 500**2):
+            monkeypatch.setattr(engine_module, "free_memory", lambda device, free=free: free)
+            used.append(fp32(network)._choose_tile(large))
+        assert used == [1024, 500 - overlap(network)[0]]
+        assert fp32(network, compile=True)._default_tile == 256
+        assert fp32(network, tile=64)._tile == 64
 
 
 def test_tiles_are_several_times_what_they_share():

@@ -9,6 +9,8 @@ from torch import nn
 
 from sa_upscale.functional.resize import resize
 from sa_upscale.models import GENERATORS, bands, build, build_empty
+from sa_upscale.models.compact import Compact
+from sa_upscale.models.compact_video import CompactVideo
 from sa_upscale.models.rrdbnet import RRDBNet, canonical_rrdbnet
 from sa_upscale.models.srresnet import SRResNet
 from sa_upscale.models.vsrresnet import VSRResNet
@@ -289,3 +291,42 @@ def test_a_last_stage_in_bands_gives_the_same_picture(build, monkeypatch):
     plain = network(lr)  # with gradients it is made at once
     assert len(heights) == 1
     torch.testing.assert_close(banded, plain.detach(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("height", [8, 15, 40, 41])
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda: Compact(3, features=8, convs=5), (2, 3)),
+        (lambda: CompactVideo(2, features=8, convs=5), (2, 5, 3)),
+        (lambda: VSRResNet(2, blocks=2, features=8), (2, 5, 3)),
+        (lambda: VSRResNet(2, blocks=2, features=8, global_skip=True), (1, 5, 3)),
+    ],
+)
+def test_a_chain_of_convolutions_in_bands_gives_the_same_picture(build, shape, height, dtype, monkeypatch):
+    torch.manual_seed(0)
+    network = build().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():  # biases show where a band would take zeros for rows of the picture
+            parameter.copy_(torch.randn_like(parameter) * 0.1)
+    network.to(dtype)
+    lr = torch.rand(*shape, height, 12)
+    fed = []
+    feed = bands.Conv.feed
+    monkeypatch.setattr(
+        bands.Conv, "feed", lambda self, rows, last: fed.append(rows.shape[2]) or feed(self, rows, last)
+    )
+    with torch.no_grad():
+        plain = network(lr)
+        assert not fed
+        monkeypatch.setattr(bands, "BYTES", 1)
+        banded = network(lr)
+    lowest = 1 + sum(isinstance(module, nn.Conv2d) for module in network.modules())
+    worked_at = height * network.scale if isinstance(network, VSRResNet) else height
+    assert bool(fed) == (worked_at > lowest)
+    assert max(fed, default=0) <= 2 * lowest
+    torch.testing.assert_close(banded, plain, rtol=1e-5, atol=1e-5)
+    fed.clear()
+    network(lr)  # with gradients it is made at once
+    assert not fed

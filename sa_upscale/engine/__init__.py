@@ -14,6 +14,7 @@ from torch import nn
 
 from sa_upscale.engine import calibration, compiling
 from sa_upscale.engine.devices import (
+    BANDED_TILE,
     DEFAULT_TILE,
     DTYPES,
     PROBE,
@@ -23,6 +24,7 @@ from sa_upscale.engine.devices import (
     is_out_of_memory,
     precisions,
     values_per_pixel,
+    values_per_pixel_in_bands,
 )
 from sa_upscale.engine.pixels import COLOUR_REACH, WHITE, Rows, pad, round_up, to_tensor, with_low_frequencies
 from sa_upscale.engine.tiles import Span, Strip, overlap, spans
@@ -107,7 +109,11 @@ class Engine:
         measured = calibration.known(self.device)
         if measured and self.device.type == "cpu":
             torch.set_num_threads(measured.threads)
+        # Compiled, a network works on its whole tile.
+        self._banded = self.device.type == "cpu" and not compile and getattr(model, "banded", False)
         default = measured.tile if measured else DEFAULT_TILE[self.device.type]
+        if self._banded:
+            default = BANDED_TILE
         self.precision = precision or (measured.precision if measured else able[0])
         self.scale, self.window = model.scale, model.window
         self._able = able
@@ -427,7 +433,7 @@ class Engine:
 
     @functools.cached_property
     def _values_per_pixel(self) -> int:
-        return values_per_pixel(self._source)
+        return values_per_pixel_in_bands(self._source) if self._banded else values_per_pixel(self._source)
 
     def _choose_tile(self, job: Job) -> int:
         """The default tile of the device, or as much of it as half the free memory holds."""

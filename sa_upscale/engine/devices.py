@@ -18,6 +18,9 @@ KINDS = ("cpu", "cuda", "mps")
 # of a larger one fall out of the caches: measured on Compact, two cores with 32 MB, 300×300 with the
 # overlap is the best in fp32 and within a tenth of the best in bf16.
 DEFAULT_TILE = {"cpu": 256, "cuda": 512, "mps": 256}
+# The same for networks that a processor works through in bands of rows (`models.bands`): the fewer tiles the better, as
+# far as their results go into memory.
+BANDED_TILE = 1024
 PROBE = 16  # side of a picture for which nothing is measured
 UNKNOWN_FREE_MEMORY = 2 << 30
 
@@ -110,6 +113,11 @@ def values_per_pixel(model: nn.Module) -> int:
     with torch.inference_mode():
         probed(torch.zeros(shape))
     return 2 * largest // (height * width)
+
+
+def values_per_pixel_in_bands(model: nn.Module) -> int:
+    """The same for a network that works in bands of rows: of what it is given and makes, its own maps are the least."""
+    return 2 * (model.window + 3) * model.channels * model.scale**2
 
 
 def is_out_of_memory(error: Exception) -> bool:

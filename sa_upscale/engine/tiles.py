@@ -10,6 +10,7 @@ from torch import nn
 from sa_upscale.engine.pixels import quantise, round_up
 
 SEAM = 8  # LR pixels over which two tiles are mixed where both are right
+ROWS = 32  # of the result, rounded at once on a processor
 UNBOUNDED_OVERLAP = 64  # for a network that sees the whole picture and names no measured overlap
 
 
@@ -118,8 +119,7 @@ class Strip:
             part[: row.rise] += self.above[len(self.below)]
         final = part.shape[0] - row.fall
         self.below.append(part[final:].clone())
-        rows = quantise(part[:final], self.output.dtype)
-        self._send(rows, self.output[:, column.begin : column.begin + part.shape[1]])
+        self._send(part[:final], self.output[:, column.begin : column.begin + part.shape[1]])
 
     def close(self) -> None:
         """Say that the last tile was added."""
@@ -140,10 +140,13 @@ class Strip:
 
     def _send(self, rows: torch.Tensor, target: np.ndarray) -> None:
         if rows.is_cuda:
+            rows = quantise(rows, target.dtype)
             # As bytes: a quarter of what goes over the bus.
             self._arriving.append((_sent(rows.byte() if target.dtype == np.uint8 else rows), target))
-        else:
-            torch.from_numpy(target).copy_(rows)
+            return
+        # A few at a time: the four passes over them then find them in the caches.
+        for some, into in zip(rows.split(ROWS), torch.from_numpy(target).split(ROWS), strict=True):
+            into.copy_(quantise(some, target.dtype))
 
 
 def _sent(tensor: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sa_upscale.models.bands import Conv, rows_at_once, streamed
+
 _EDGE_FILTERS = torch.tensor(
     [
         [[1, 0, -1], [2, 0, -2], [1, 0, -1]],  # Sobel, horizontal
@@ -30,6 +32,7 @@ class Compact(nn.Module):
 
     window = 1
     multiple = 1
+    banded = True
 
     def __init__(self, scale: int = 4, features: int = 64, convs: int = 16, channels: int = 3, branches: bool = False):
         super().__init__()
@@ -50,14 +53,28 @@ class Compact(nn.Module):
         nn.init.zeros_(self.tail.bias)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
-        x = self.activation(self.head(lr.to(self.head.weight.dtype)))
+        return self._run(lr, lr, self.head.weight)
+
+    def _run(self, frames: torch.Tensor, lr: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+        """The picture over `lr` `(N, channels, h, w)`, of the `frames` `(N, C, h, w)` that the first kernel takes."""
+        size = {"features": head.shape[0], "itemsize": head.element_size()}
+        rows = rows_at_once(frames, **size, convolutions=len(self.body) + 2)
+        if rows and not self.parameters_dict.get("branches"):
+            layers = [
+                Conv(head, self.head.bias, self.activation),
+                *(Conv(conv.weight, conv.bias, self.activation) for conv in self.body),
+                Conv(self.tail.weight, self.tail.bias),
+            ]
+            return streamed(layers, frames, rows, lambda made, top: self._picture(made, lr, top), scale=self.scale)
+        x = self.activation(F.conv2d(frames.to(head.dtype), head, self.head.bias, padding=1))
         for conv in self.body:
             x = self.activation(conv(x))
-        return self._picture(x, lr)
+        return self._picture(self.tail(x), lr)
 
-    def _picture(self, x: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:
-        """The last features as detail over `lr` `(N, channels, h, w)` upscaled to the nearest pixel, in float32."""
-        detail = self.tail(x).float()
+    def _picture(self, detail: torch.Tensor, lr: torch.Tensor, top: int = 0) -> torch.Tensor:
+        """`detail`, as the last convolution makes it, over the nearest pixels of `lr` from row `top` on, in float32."""
+        detail = detail.float()
+        lr = lr[:, :, top : top + detail.shape[2]]
         # Before the shuffle: it puts a pixel's channels where upscaling would repeat it, in a fifth of the time.
         detail.unflatten(1, (self.channels, -1)).add_(lr.float()[:, :, None])
         return F.pixel_shuffle(detail, self.scale)

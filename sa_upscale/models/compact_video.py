@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from sa_upscale.models.compact import Compact
 
@@ -34,10 +33,7 @@ class CompactVideo(Compact):
         before, after = self.neighbours.chunk(2, dim=1)
         kernel = torch.cat((before, self.head.weight, after), dim=1)
         frames = lr.flatten(1, 2).to(kernel.dtype).contiguous(memory_format=torch.channels_last)
-        x = self.activation(F.conv2d(frames, kernel, self.head.bias, padding=1))
-        for conv in self.body:
-            x = self.activation(conv(x))
-        return self._picture(x, lr[:, self.window // 2])
+        return self._run(frames, lr[:, self.window // 2], kernel)
 
     def adopt(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The state of this network that does on frame t what the `Compact` network of that state does.

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sa_upscale.functional.resize import resize
+from sa_upscale.models.bands import Conv, Layer, Residual, rows_at_once, streamed
 
 
 class VSRResNet(nn.Module):
@@ -25,6 +26,7 @@ class VSRResNet(nn.Module):
 
     window = 5
     multiple = 1
+    banded = True
 
     def __init__(
         self,
@@ -75,12 +77,43 @@ class VSRResNet(nn.Module):
         """The restored middle frame `(N, channels, H, W)` of prepared frames `(N, 5, channels, H, W)`."""
         self._check(frames)
         dtype = self.frame.weight.dtype
+        size = {"features": self.frame.out_channels, "itemsize": dtype.itemsize}
+        rows = rows_at_once(frames, **size, convolutions=2 * len(self.body) + 4)
+        if rows:
+            return streamed(
+                self._layers(), frames.flatten(1, 2), rows, lambda made, top: self._picture(made, frames, top)
+            )
         features = [_activate(self.frame(_dense(frame).to(dtype))) for frame in frames.unbind(1)]
         x = _activate(self.fuse(torch.cat(features, dim=1)))
         del features  # at HR size these five are the largest tensors of all
         x = self.body(x)
-        x = self.conv_last(_activate(self.conv_hr(x))).float()
-        return x + frames[:, self.window // 2].float() if self.global_skip else x
+        return self._picture(self.conv_last(_activate(self.conv_hr(x))), frames)
+
+    def _layers(self) -> list[Layer]:
+        """The network for bands of rows of its frames side by side, `(N, 5 * channels, H, W)`."""
+
+        def conv(module: nn.Conv2d) -> Conv:
+            return Conv(module.weight, module.bias, _activate)
+
+        return [
+            # One convolution of five groups leaves the features side by side, as the next one takes them.
+            Conv(
+                self.frame.weight.repeat(self.window, 1, 1, 1),
+                self.frame.bias.repeat(self.window),
+                _activate,
+                groups=self.window,
+            ),
+            conv(self.fuse),
+            *(Residual(conv(block.conv1), conv(block.conv2)) for block in self.body),
+            conv(self.conv_hr),
+            Conv(self.conv_last.weight, self.conv_last.bias),
+        ]
+
+    def _picture(self, made: torch.Tensor, frames: torch.Tensor, top: int = 0) -> torch.Tensor:
+        """What the last convolution made, as rows of the picture from row `top` on."""
+        if not self.global_skip:
+            return made.float()
+        return made.float() + frames[:, self.window // 2, :, top : top + made.shape[2]].float()
 
     def _check(self, frames: torch.Tensor) -> None:
         if frames.dim() != 5 or frames.shape[1] != self.window:
