@@ -29,8 +29,8 @@ from sa_upscale.images.pngtext import carry_texts, inflated
 from sa_upscale.images.source import Arrays, Damaged, Source, plain_dpi, unpack
 
 EFFORT = 3
-"""zlib's level.  Beside the usual 6 it takes a third of the time for 5 % more bytes in photographs and 8 % in text; the
-faster run-length strategy made text three times as large."""
+"""zlib's level.  Beside the usual 6 it takes a third of the time for 8 % more bytes in text; photographs are packed by
+run lengths, faster still."""
 
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """The interlacing passes: first column, first row, column step, row step."""
@@ -337,11 +337,27 @@ def _paeth_filtered(rows: np.ndarray, above: np.ndarray, step: int) -> bytes:
     up = np.vstack((above[None], rows[:-1]))
     left, corner = np.zeros_like(rows), np.zeros_like(rows)
     left[:, step:], corner[:, step:] = rows[:, :-step], up[:, :-step]
-    a, b, c = (part.astype(np.int16) for part in (left, up, corner))
-    from_left, from_up, from_corner = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
-    take_left = (from_left <= from_up) & (from_left <= from_corner)
-    predicted = np.where(take_left, left, np.where(from_up <= from_corner, up, corner))
+    # All in bytes.  Where left and up lie on one side of the corner, left + up - corner is farther from the corner than
+    # from either; else that distance is the difference of the other two.
+    from_left, from_up = _distance(up, corner), _distance(left, corner)
+    from_corner = _distance(from_left, from_up) | _mask((left >= corner) == (up >= corner))
+    predicted = _choice(from_up <= from_corner, up, corner)
+    predicted = _choice(from_left <= np.minimum(from_up, from_corner), left, predicted)
     filtered = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
     filtered[:, 0] = 4
     np.subtract(rows, predicted, out=filtered[:, 1:])
     return filtered.tobytes()
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.maximum(a, b) - np.minimum(a, b)
+
+
+def _choice(condition: np.ndarray, then: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """`np.where` for bytes, in a fifth of its time."""
+    return otherwise ^ ((then ^ otherwise) & _mask(condition))
+
+
+def _mask(condition: np.ndarray) -> np.ndarray:
+    """255 where true, else 0."""
+    return -condition.view(np.uint8)
