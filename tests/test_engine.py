@@ -566,7 +566,6 @@ def test_networks_in_bands_of_rows_get_tiles_as_large_as_their_results_may_be(mo
             monkeypatch.setattr(engine_module, "free_memory", lambda device, free=free: free)
             used.append(fp32(network)._choose_tile(large))
         assert used == [1024, 500 - overlap(network)[0]]
-        assert fp32(network, compile=True)._default_tile == 256
         assert fp32(network, tile=64)._tile == 64
 
 
