@@ -81,3 +81,11 @@ def test_a_worker_keeps_to_its_share_whatever_its_engine_was_measured_with(unbou
         assert cores.usable() == unbound
     for thread in cores.THREADS.iterdir():
         assert os.sched_getaffinity(int(thread.name)) == own
+
+
+def test_a_system_that_lists_no_threads_has_the_present_one_moved(monkeypatch, tmp_path):
+    moved = []
+    monkeypatch.setattr(cores, "THREADS", tmp_path / "none")
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, own: moved.append((thread, own)))
+    cores.keep_to({0})
+    assert moved == [(0, {0})]

@@ -110,3 +110,7 @@ def test_what_answers_but_is_no_cluster_is_one_line(monkeypatch):
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(UpscaleError, match=f"what answers at {address} is no Ray cluster"):
             rays.Cluster(address)
+
+
+def test_an_error_without_words_is_told_by_its_kind():
+    assert "cannot make a worker (MemoryError)" in str(rays._unfit(MemoryError()))

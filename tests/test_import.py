@@ -1,6 +1,7 @@
 """Checkpoints of the user's own, by a name."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,6 +37,13 @@ def test_an_imported_file_is_a_checkpoint_by_its_name(folder, file):
     assert (loaded.name, loaded.metadata["licence"], loaded.sha256) == ("my-net", "MIT", entry.sha256)
     (row,) = [row for row in checkpoints.listing() if row.entry.name == "my-net"]
     assert row.where == "local"
+
+
+def test_a_file_below_the_home_folder_is_found(folder, file, monkeypatch):
+    monkeypatch.setenv("HOME", str(file.parent))
+    monkeypatch.setenv("USERPROFILE", str(file.parent))
+    checkpoints.adopt(Path("~") / file.name, "my-net")
+    assert (folder / "my-net.pth").read_bytes() == file.read_bytes()
 
 
 def test_several_can_be_imported_and_come_after_ours(folder, file):

@@ -25,6 +25,7 @@ def adopt(file: Path, name: str, *, licence: str = "unknown") -> Entry:
     if name in names():
         raise UpscaleError(f"{name} is the name of another checkpoint; choose another one")
     found = load(file)
+    file = found.path  # with the home folder in place of "~"
     kept, registry = user_folder() / f"{name}{file.suffix.lower()}", user_folder() / "weights.toml"
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -35,10 +35,12 @@ def divided(threads: Sequence[int]) -> list[frozenset[int] | None]:
 
 def keep_to(own: Iterable[int]) -> None:
     """Let the threads of this process run on these cores only; those that it begins later do, too."""
-    for thread in THREADS.iterdir():
+    # 0 is this thread, for a system that has affinities and does not list a process's threads.
+    threads = [int(thread.name) for thread in THREADS.iterdir()] if THREADS.is_dir() else [0]
+    for thread in threads:
         # One that has ended meanwhile, or a system that forbids it: it was only to be faster.
         with contextlib.suppress(OSError):
-            os.sched_setaffinity(int(thread.name), own)
+            os.sched_setaffinity(thread, own)
 
 
 def _position(core: int) -> tuple[int, int, int]:

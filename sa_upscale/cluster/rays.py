@@ -252,7 +252,7 @@ def _silence(ray) -> None:
 
 def _unfit(error: BaseException) -> UpscaleError:
     """What is told of a machine on which a worker cannot even be made: our code there is another, or none."""
-    reason = str(error).strip().splitlines()[-1]
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     if "No module named 'sa_upscale'" in reason:
         return UpscaleError("a machine of the cluster has no sa-upscale; install the same version on all of them")
     return UpscaleError(
