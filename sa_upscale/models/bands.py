@@ -1,7 +1,7 @@
 """Networks in bands of rows: on a processor, feature maps that stay in the caches take half the time of large ones.
 
-`in_bands` is for a last stage of any kind and computes a little twice; `streamed` is for chains of 3×3 convolutions, of
-which it computes nothing twice however many they are.
+`in_bands` is for a stage of any kind, of few convolutions, and computes a little twice; `streamed` is for chains of 3×3
+convolutions, of which it computes nothing twice however many they are.
 """
 
 import itertools
