@@ -40,10 +40,17 @@ def in_bands(
     for start, stop in itertools.pairwise(starts):
         first = max(0, start - context)
         band = stage(x[..., first : stop + context, :])
-        if made is None:
-            size = (*band.shape[:2], height * scale, width * scale)
-            made = torch.empty(size, dtype=band.dtype, memory_format=torch.channels_last)
-        made[..., start * scale : stop * scale, :] = band[..., (start - first) * scale : (stop - first) * scale, :]
+        part = band[..., (start - first) * scale : (stop - first) * scale, :]
+        made = _placed(made, part, start * scale, height * scale)
+    return made
+
+
+def _placed(made: torch.Tensor | None, part: torch.Tensor, top: int, height: int) -> torch.Tensor:
+    """`made`, a new picture of `height` rows when there is none, with `part` at row `top`."""
+    if made is None:
+        size = (*part.shape[:2], height, part.shape[3])
+        made = torch.empty(size, dtype=part.dtype, memory_format=torch.channels_last)
+    made[:, :, top : top + part.shape[2]] = part
     return made
 
 
@@ -103,13 +110,13 @@ class Residual:
         return made
 
 
-def rows_at_once(x: torch.Tensor, *, features: int, itemsize: int, convolutions: int) -> int | None:
-    """How many rows of `(N, C, h, w)` to feed a chain whose maps have `features` numbers of `itemsize` bytes a pixel.
+def rows_at_once(x: torch.Tensor, kernel: torch.Tensor, *, convolutions: int) -> int | None:
+    """How many rows of `(N, C, h, w)` to feed a chain of `convolutions` whose maps are like those that `kernel` makes.
 
     None where feeding it the whole picture is as good.
     """
     height, width = x.shape[-2:]
-    rows = max(convolutions + 1, BYTES // (features * itemsize * width))
+    rows = max(convolutions + 1, BYTES // (kernel.shape[0] * kernel.element_size() * width))
     return rows if rows < height and _gains(x) else None
 
 
@@ -131,10 +138,6 @@ def streamed(
         band = x[:, :, start : start + rows]
         for layer in layers:
             band = layer.feed(band, start + rows >= height)
-        part = finish(band, top)
-        if made is None:
-            size = (*part.shape[:2], height * scale, part.shape[3])
-            made = torch.empty(size, dtype=part.dtype, memory_format=torch.channels_last)
-        made[:, :, top * scale : (top + band.shape[2]) * scale] = part
+        made = _placed(made, finish(band, top), top * scale, height * scale)
         top += band.shape[2]
     return made

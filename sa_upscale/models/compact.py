@@ -32,11 +32,10 @@ class Compact(nn.Module):
 
     window = 1
     multiple = 1
-    banded = True
 
     def __init__(self, scale: int = 4, features: int = 64, convs: int = 16, channels: int = 3, branches: bool = False):
         super().__init__()
-        self.scale, self.channels = scale, channels
+        self.scale, self.channels, self.banded = scale, channels, not branches
         self.context = convs + 2
         self.parameters_dict = {"scale": scale, "features": features, "convs": convs, "channels": channels}
         if branches:
@@ -57,9 +56,8 @@ class Compact(nn.Module):
 
     def _run(self, frames: torch.Tensor, lr: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
         """The picture over `lr` `(N, channels, h, w)`, of the `frames` `(N, C, h, w)` that the first kernel takes."""
-        size = {"features": head.shape[0], "itemsize": head.element_size()}
-        rows = rows_at_once(frames, **size, convolutions=len(self.body) + 2)
-        if rows and not self.parameters_dict.get("branches"):
+        rows = rows_at_once(frames, head, convolutions=len(self.body) + 2)
+        if rows and self.banded:
             layers = [
                 Conv(head, self.head.bias, self.activation),
                 *(Conv(conv.weight, conv.bias, self.activation) for conv in self.body),

@@ -77,8 +77,7 @@ class VSRResNet(nn.Module):
         """The restored middle frame `(N, channels, H, W)` of prepared frames `(N, 5, channels, H, W)`."""
         self._check(frames)
         dtype = self.frame.weight.dtype
-        size = {"features": self.frame.out_channels, "itemsize": dtype.itemsize}
-        rows = rows_at_once(frames, **size, convolutions=2 * len(self.body) + 4)
+        rows = rows_at_once(frames, self.frame.weight, convolutions=2 * len(self.body) + 4)
         if rows:
             return streamed(
                 self._layers(), frames.flatten(1, 2), rows, lambda made, top: self._picture(made, frames, top)
