@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from benchmarks.pairs import fastest
 from sa_upscale.engine import DTYPES
+from sa_upscale.models import int8
 
 SIDE = 2048  # of the matrices
 COPY = 1 << 28  # bytes
@@ -63,6 +64,10 @@ class Convolutions:
     def _time(self, shape: tuple[int, ...], conv: nn.Conv2d, precision: str, device: str) -> float:
         dtype, layout = DTYPES[precision], torch.channels_last
         x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
+        if precision == "int8" and shape[1] >= int8.LEAST_CHANNELS:
+            kernel, codes = int8.Kernel(conv.weight), int8.Codes.reaching(x)
+            framed = F.pad(codes.of(x), (0, 0, 1, 1), value=codes.zero)
+            return fastest(lambda: kernel.convolve(framed, codes, conv.bias, relu=False), device=device)
         weight = conv.weight.to(device, dtype).contiguous(memory_format=layout)
         bias = conv.bias.to(device, dtype)
         return fastest(lambda: F.conv2d(x, weight, bias, padding=conv.padding), device=device)

@@ -84,10 +84,13 @@ def _input(model: nn.Module, picture: np.ndarray) -> torch.Tensor:
 
 
 def networks(runs: int) -> dict[str, dict[str, float]]:
-    """`measure` for every case in the precision this processor is fast at, and in float32."""
-    first = precisions(torch.device("cpu"))[0]
+    """`measure` for every case in the precision this processor is fast at, in float32, and in int8 where it can be."""
     return {
-        f"{case.name}, {precision}": measure(case, precision, runs)
-        for case in CASES
-        for precision in dict.fromkeys((first, "fp32"))
+        f"{case.name}, {precision}": measure(case, precision, runs) for case in CASES for precision in _precisions(case)
     }
+
+
+def _precisions(case: Case) -> list[str]:
+    able = precisions(torch.device("cpu"))
+    banded = getattr(case.build(), "banded", False)
+    return list(dict.fromkeys((able[0], "fp32", *(["int8"] if banded and "int8" in able else []))))

@@ -29,6 +29,7 @@ from sa_upscale.engine.devices import (
 from sa_upscale.engine.pixels import COLOUR_REACH, WHITE, Rows, pad, round_up, to_tensor, with_low_frequencies
 from sa_upscale.engine.tiles import Span, Strip, overlap, spans
 from sa_upscale.errors import UpscaleError
+from sa_upscale.models import int8
 
 SMALLEST_TILE = 16
 TILE_PER_OVERLAP = 4
@@ -76,8 +77,9 @@ class Engine:
     """Runs `model` on `device` in tiles.
 
     `device`: "cpu", "cuda", "cuda:N" or "mps"; None takes the first there is of cuda, mps, cpu.
-    `precision`: "fp32", "bf16" or "fp16"; None takes what the device is fast at (`calibration`), except that
-    pictures deeper than 8 bits avoid bf16, whose eight bits would show as bands.
+    `precision`: "fp32", "bf16", "fp16" or, for networks that a CPU works through in bands of rows, "int8"; None takes
+    what the device is fast at (`calibration`) of the first three, except that pictures deeper than 8 bits avoid bf16,
+    whose eight bits would show as bands.
     `tile`: LR pixels a side that each tile adds to the picture; None takes what the device is fast at, as far as its
     free memory goes.
     `tta`: take the mean of the eight ways to turn and mirror what the network is given, at eight times the work.
@@ -107,6 +109,8 @@ class Engine:
         able = precisions(self.device)
         if precision is not None and precision not in able:
             raise UpscaleError(f"{self.device} cannot run in {precision}; it can in {', '.join(able)}")
+        if precision == "int8" and not getattr(model, "banded", False):
+            raise UpscaleError("this network cannot run in int8, which is for the small ones; leave the precision out")
         measured = calibration.known(self.device)
         if measured and self.device.type == "cpu":
             torch.set_num_threads(measured.threads)
@@ -412,7 +416,7 @@ class Engine:
     def _network(self, precision: str) -> nn.Module:
         """The network on the device in one type; made on first use, always from the full-precision original."""
         if precision not in self._networks:
-            network = copy.deepcopy(self._source)
+            network = int8.converted(self._source) if precision == "int8" else copy.deepcopy(self._source)
             network = network.to(self.device, DTYPES[precision], memory_format=torch.channels_last)
             self._networks[precision] = compiling.compiled(network) if self._compile else network
         return self._networks[precision]

@@ -107,7 +107,7 @@ def _measured(device: torch.device) -> Choice:
     """The fastest in three rounds: number type, then tile, then threads, each against the default in turn."""
     choice, until = default(device), time.perf_counter() + SECONDS
     for field, candidates in (
-        ("precision", [name for name in precisions(device) if name != "fp16"]),
+        ("precision", [name for name in precisions(device) if name not in ("fp16", "int8")]),
         ("tile", TILES),
         ("threads", _threads()),
     ):

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from sa_upscale.errors import UpscaleError
+from sa_upscale.models import int8
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# int8 is a way to multiply; all else is in float32.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 # The types to fall back on, in order, when numbers do not fit.
-WIDER = {"fp16": ("bf16", "fp32"), "bf16": ("fp32",), "fp32": ()}
+WIDER = {"fp16": ("bf16", "fp32"), "bf16": ("fp32",), "int8": ("fp32",), "fp32": ()}
 KINDS = ("cpu", "cuda", "mps")
 # What a tile adds to the picture, in LR pixels a side, its overlap not counted.  On a CPU the feature maps
 # of a larger one fall out of the caches: measured on Compact, two cores with 32 MB, 300×300 with the
@@ -45,14 +47,14 @@ def precisions(device: torch.device) -> list[str]:
 
     On a CPU bf16 is only the choice with AVX512-BF16 or AMX (up to four times as fast as fp32 with,
     slower without).  The GTX 16 series has the same compute capability as Turing's RTX cards, but gives NaN
-    in fp16.
+    in fp16.  int8, which rounds visibly further than the others, is never the first.
     """
     if device.type == "cpu":
         # Older releases of torch do not tell: then nothing is known, and fp32 is right everywhere.
         capabilities = getattr(torch.cpu, "get_capabilities", dict)()
         fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
         half = ["fp16"] if capabilities.get("avx512_fp16") or capabilities.get("amx_fp16") else []
-        return (["bf16", "fp32"] if fast else ["fp32", "bf16"]) + half
+        return (["bf16", "fp32"] if fast else ["fp32", "bf16"]) + half + (["int8"] if int8.able() else [])
     if device.type == "mps":
         return ["fp16", "fp32"]
     capability = torch.cuda.get_device_capability(device)

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 BYTES = 8 << 20  # of a feature map: what stays in the caches of a processor
+INT8_COPIES = 2  # of a map, in `models.int8`: as numbers and as bytes
 LEAST_ROWS = 16  # of the input; below that most of a band would be what it shares with its neighbours
 
 
@@ -63,42 +64,48 @@ class Layer(Protocol):
         After the first band these are fewer than were fed; it has to be higher than the number of convolutions.
         """
 
+    def begun(self) -> "Layer":
+        """The same layer at the top of a picture."""
+
 
 class Conv:
-    """A 3×3 convolution with zeros around the picture, and an activation if there is one."""
+    """A 3×3 convolution with zeros around the picture, and (leaky) ReLU of that `slope` below zero if there is one."""
 
-    def __init__(
-        self,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        activate: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        *,
-        groups: int = 1,
-    ):
-        self._weight, self._bias, self._activate, self._groups = weight, bias, activate, groups
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, slope: float | None = None, *, groups: int = 1):
+        self.weight, self.bias, self.slope, self.groups = weight, bias, slope, groups
         self._above: torch.Tensor | None = None
 
     def feed(self, rows: torch.Tensor, last: bool) -> torch.Tensor:
         # A band of another memory format would be reordered before every convolution.
-        rows = rows.to(self._weight.dtype).contiguous(memory_format=torch.channels_last)
+        rows = rows.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
         rows = F.pad(rows, (0, 0, 1, 0)) if self._above is None else torch.cat((self._above, rows), dim=2)
         if last:
             rows = F.pad(rows, (0, 0, 0, 1))
         self._above = rows[:, :, -2:].clone()  # a view would keep the whole band
-        made = F.conv2d(rows, self._weight, self._bias, padding=(0, 1), groups=self._groups)
-        return self._activate(made) if self._activate else made
+        made = F.conv2d(rows, self.weight, self.bias, padding=(0, 1), groups=self.groups)
+        return activated(made, self.slope)
+
+    def begun(self) -> "Conv":
+        return Conv(self.weight, self.bias, self.slope, groups=self.groups)
+
+
+def activated(x: torch.Tensor, slope: float | None) -> torch.Tensor:
+    """`x`, changed in place, after (leaky) ReLU of that `slope` below zero; as it is for None."""
+    if slope is None:
+        return x
+    return F.leaky_relu_(x, slope) if slope else F.relu_(x)
 
 
 class Residual:
     """Layers whose result is added to what they are fed."""
 
     def __init__(self, *layers: Layer):
-        self._layers = layers
+        self.layers = layers
         self._waiting: torch.Tensor | None = None
 
     def feed(self, rows: torch.Tensor, last: bool) -> torch.Tensor:
         made = rows
-        for layer in self._layers:
+        for layer in self.layers:
             made = layer.feed(made, last)
         held = 0
         if self._waiting is not None:
@@ -109,14 +116,17 @@ class Residual:
         self._waiting = rows[:, :, due:].clone()
         return made
 
+    def begun(self) -> "Residual":
+        return Residual(*(layer.begun() for layer in self.layers))
 
-def rows_at_once(x: torch.Tensor, kernel: torch.Tensor, *, convolutions: int) -> int | None:
+
+def rows_at_once(x: torch.Tensor, kernel: torch.Tensor, *, convolutions: int, copies: int = 1) -> int | None:
     """How many rows of `(N, C, h, w)` to feed a chain of `convolutions` whose maps are like those that `kernel` makes.
 
-    None where feeding it the whole picture is as good.
+    `copies` of each map are in use at a time.  None where feeding it the whole picture is as good.
     """
     height, width = x.shape[-2:]
-    rows = max(convolutions + 1, BYTES // (kernel.shape[0] * kernel.element_size() * width))
+    rows = max(convolutions + 1, BYTES // (kernel.shape[0] * kernel.element_size() * width * copies))
     return rows if rows < height and _gains(x) else None
 
 
@@ -134,6 +144,7 @@ def streamed(
     result is that of whole pictures, to the bit where the convolutions' are.
     """
     height, made, top = x.shape[2], None, 0
+    layers = [layer.begun() for layer in layers]
     for start in range(0, height, rows):
         band = x[:, :, start : start + rows]
         for layer in layers:

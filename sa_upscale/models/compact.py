@@ -1,10 +1,15 @@
 """The CPU default: a plain stack of 3×3 convolutions at LR size and one sub-pixel step."""
 
+import functools
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sa_upscale.models.bands import Conv, rows_at_once, streamed
+from sa_upscale.models.bands import INT8_COPIES, Conv, Layer, activated, rows_at_once, streamed
+
+SLOPE = 0.1  # of LeakyReLU below zero
 
 _EDGE_FILTERS = torch.tensor(
     [
@@ -32,6 +37,7 @@ class Compact(nn.Module):
 
     window = 1
     multiple = 1
+    in_place_of_layers: Sequence[Layer] | None = None
 
     def __init__(self, scale: int = 4, features: int = 64, convs: int = 16, channels: int = 3, branches: bool = False):
         super().__init__()
@@ -43,7 +49,6 @@ class Compact(nn.Module):
         self.head = nn.Conv2d(channels, features, 3, padding=1)
         layer = BranchedConv if branches else _plain_conv
         self.body = nn.ModuleList([layer(features) for _ in range(convs)])
-        self.activation = nn.LeakyReLU(0.1, inplace=True)
         self.tail = nn.Conv2d(features, channels * scale * scale, 3, padding=1)
         nn.init.kaiming_normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -52,24 +57,38 @@ class Compact(nn.Module):
         nn.init.zeros_(self.tail.bias)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
-        return self._run(lr, lr, self.head.weight)
+        return self._run(lr, lr)
 
-    def _run(self, frames: torch.Tensor, lr: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+    def layers(self) -> list[Layer]:
+        """The convolutions, for bands of rows of what `stacked` makes."""
+        return [
+            Conv(self._first_kernel(), self.head.bias, SLOPE),
+            *(Conv(conv.weight, conv.bias, SLOPE) for conv in self.body),
+            Conv(self.tail.weight, self.tail.bias),
+        ]
+
+    def stacked(self, lr: torch.Tensor) -> torch.Tensor:
+        """What the first of `layers` takes of the input of the network."""
+        return lr
+
+    def _first_kernel(self) -> torch.Tensor:
+        return self.head.weight
+
+    def _run(self, frames: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:
         """The picture over `lr` `(N, channels, h, w)`, of the `frames` `(N, C, h, w)` that the first kernel takes."""
-        rows = rows_at_once(frames, head, convolutions=len(self.body) + 2)
-        if rows and self.banded:
-            layers = [
-                Conv(head, self.head.bias, self.activation),
-                *(Conv(conv.weight, conv.bias, self.activation) for conv in self.body),
-                Conv(self.tail.weight, self.tail.bias),
-            ]
-            return streamed(layers, frames, rows, lambda made, top: self._picture(made, lr, top), scale=self.scale)
-        x = self.activation(F.conv2d(frames.to(head.dtype), head, self.head.bias, padding=1))
+        head = self._first_kernel()
+        copies = INT8_COPIES if self.in_place_of_layers else 1
+        rows = rows_at_once(frames, head, convolutions=len(self.body) + 2, copies=copies) if self.banded else None
+        if rows or self.in_place_of_layers:
+            layers = self.in_place_of_layers or self.layers()
+            finish = functools.partial(self._picture, lr)
+            return streamed(layers, frames, rows or frames.shape[2], finish, scale=self.scale)
+        x = activated(F.conv2d(frames.to(head.dtype), head, self.head.bias, padding=1), SLOPE)
         for conv in self.body:
-            x = self.activation(conv(x))
-        return self._picture(self.tail(x), lr)
+            x = activated(conv(x), SLOPE)
+        return self._picture(lr, self.tail(x))
 
-    def _picture(self, detail: torch.Tensor, lr: torch.Tensor, top: int = 0) -> torch.Tensor:
+    def _picture(self, lr: torch.Tensor, detail: torch.Tensor, top: int = 0) -> torch.Tensor:
         """`detail`, as the last convolution makes it, over the nearest pixels of `lr` from row `top` on, in float32."""
         detail = detail.float()
         lr = lr[:, :, top : top + detail.shape[2]]

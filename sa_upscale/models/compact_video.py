@@ -29,11 +29,16 @@ class CompactVideo(Compact):
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         if lr.dim() != 5 or lr.shape[1] != self.window:
             raise ValueError(f"CompactVideo takes (N, {self.window}, C, h, w), not {tuple(lr.shape)}")
+        frames = self.stacked(lr).to(self.head.weight.dtype).contiguous(memory_format=torch.channels_last)
+        return self._run(frames, lr[:, self.window // 2])
+
+    def stacked(self, lr: torch.Tensor) -> torch.Tensor:
+        return lr.flatten(1, 2)
+
+    def _first_kernel(self) -> torch.Tensor:
         # One convolution over all frames: a second one would cost more than its sums, in memory moved.
         before, after = self.neighbours.chunk(2, dim=1)
-        kernel = torch.cat((before, self.head.weight, after), dim=1)
-        frames = lr.flatten(1, 2).to(kernel.dtype).contiguous(memory_format=torch.channels_last)
-        return self._run(frames, lr[:, self.window // 2], kernel)
+        return torch.cat((before, self.head.weight, after), dim=1)
 
     def adopt(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The state of this network that does on frame t what the `Compact` network of that state does.

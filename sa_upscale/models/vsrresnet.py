@@ -1,11 +1,14 @@
 """VSRResNet: five bicubic-upscaled frames in, the middle one restored."""
 
+import functools
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from sa_upscale.functional.resize import resize
-from sa_upscale.models.bands import Conv, Layer, Residual, rows_at_once, streamed
+from sa_upscale.models.bands import INT8_COPIES, Conv, Layer, Residual, rows_at_once, streamed
 
 
 class VSRResNet(nn.Module):
@@ -27,6 +30,7 @@ class VSRResNet(nn.Module):
     window = 5
     multiple = 1
     banded = True
+    in_place_of_layers: Sequence[Layer] | None = None
 
     def __init__(
         self,
@@ -77,29 +81,33 @@ class VSRResNet(nn.Module):
         """The restored middle frame `(N, channels, H, W)` of prepared frames `(N, 5, channels, H, W)`."""
         self._check(frames)
         dtype = self.frame.weight.dtype
-        rows = rows_at_once(frames, self.frame.weight, convolutions=2 * len(self.body) + 4)
-        if rows:
-            return streamed(
-                self._layers(), frames.flatten(1, 2), rows, lambda made, top: self._picture(made, frames, top)
-            )
+        copies = INT8_COPIES if self.in_place_of_layers else 1
+        rows = rows_at_once(frames, self.frame.weight, convolutions=2 * len(self.body) + 4, copies=copies)
+        if rows or self.in_place_of_layers:
+            layers, stacked = self.in_place_of_layers or self.layers(), frames.flatten(1, 2)
+            return streamed(layers, stacked, rows or frames.shape[3], functools.partial(self._picture, frames))
         features = [_activate(self.frame(_dense(frame).to(dtype))) for frame in frames.unbind(1)]
         x = _activate(self.fuse(torch.cat(features, dim=1)))
         del features  # at HR size these five are the largest tensors of all
         x = self.body(x)
-        return self._picture(self.conv_last(_activate(self.conv_hr(x))), frames)
+        return self._picture(frames, self.conv_last(_activate(self.conv_hr(x))))
 
-    def _layers(self) -> list[Layer]:
+    def stacked(self, lr: torch.Tensor) -> torch.Tensor:
+        """What the first of `layers` takes of the input of the network: prepared frames side by side."""
+        return self.prepare(lr.flatten(0, 1)).unflatten(0, lr.shape[:2]).flatten(1, 2)
+
+    def layers(self) -> list[Layer]:
         """The network for bands of rows of its frames side by side, `(N, 5 * channels, H, W)`."""
 
         def conv(module: nn.Conv2d) -> Conv:
-            return Conv(module.weight, module.bias, _activate)
+            return Conv(module.weight, module.bias, slope=0)
 
         return [
             # One convolution of five groups leaves the features side by side, as the next one takes them.
             Conv(
                 self.frame.weight.repeat(self.window, 1, 1, 1),
                 self.frame.bias.repeat(self.window),
-                _activate,
+                slope=0,
                 groups=self.window,
             ),
             conv(self.fuse),
@@ -108,7 +116,7 @@ class VSRResNet(nn.Module):
             Conv(self.conv_last.weight, self.conv_last.bias),
         ]
 
-    def _picture(self, made: torch.Tensor, frames: torch.Tensor, top: int = 0) -> torch.Tensor:
+    def _picture(self, frames: torch.Tensor, made: torch.Tensor, top: int = 0) -> torch.Tensor:
         """What the last convolution made, as rows of the picture from row `top` on."""
         if not self.global_skip:
             return made.float()

@@ -1,0 +1,135 @@
+"""Networks in 8-bit integers: close to what they are in float32, whatever they are shown."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sa_upscale import checkpoints, images
+from sa_upscale.engine import Engine, precisions
+from sa_upscale.errors import UpscaleError
+from sa_upscale.models import bands, build, int8
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "dragonfly.jpg"
+
+pytestmark = pytest.mark.skipif(not int8.able(), reason="this processor or torch has no fast int8")
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return -10 * torch.log10(((a.clamp(0, 1) - b.clamp(0, 1)) ** 2).mean()).item()
+
+
+def photo(height: int, width: int) -> np.ndarray:
+    return images.read(EXAMPLE).pixels[200 : 200 + height, 250 : 250 + width]
+
+
+def as_input(pixels: np.ndarray, window: int) -> torch.Tensor:
+    x = torch.from_numpy(pixels.copy()).movedim(-1, 0)[None].float() / 255
+    return torch.stack([x.roll(n, -1) for n in range(window)], dim=1) if window > 1 else x
+
+
+def drawn() -> np.ndarray:
+    """Black lines and letters' strokes on white, one pixel wide: far from anything a photo holds."""
+    picture = np.full((96, 96, 3), 255, np.uint8)
+    picture[::7] = picture[:, ::11] = 0
+    picture[range(96), range(96)] = 0
+    return picture
+
+
+@pytest.mark.parametrize("name", ["compact-x4-fidelity", "compact-x4", "compact-x2", "vsrresnet-x4"])
+@pytest.mark.parametrize("source", ["photo", "drawn"])
+@torch.inference_mode()
+def test_result_is_near_that_of_float32(name, source):
+    network = checkpoints.load(name).model
+    x = as_input(photo(96, 96) if source == "photo" else drawn(), network.window)
+    made = int8.converted(network)(x)
+    assert made.dtype == torch.float32
+    assert psnr(made, network(x)) > (42 if source == "photo" else 30)
+
+
+@torch.inference_mode()
+def test_what_a_band_of_rows_reaches_does_not_coarsen_the_others(monkeypatch):
+    network = checkpoints.load("compact-x4-fidelity").model
+    sky = np.linspace(90, 100, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
+    x = as_input(np.concatenate((sky, drawn()[:64, :64])), 1)
+    monkeypatch.setattr(bands, "BYTES", 1)  # as few rows at a time as may be
+    alone = psnr(int8.converted(network)(x)[:, :, :120], network(x)[:, :, :120])
+    monkeypatch.setattr(bands, "BYTES", 1 << 30)
+    assert alone > psnr(int8.converted(network)(x)[:, :, :120], network(x)[:, :, :120]) + 6
+
+
+@pytest.mark.parametrize("name", ["compact", "compact-video", "vsrresnet"])
+@torch.inference_mode()
+def test_equalised_channels_are_the_same_function(name, monkeypatch):
+    """With nothing rounded, the converted network is the network."""
+    torch.manual_seed(0)
+    network = build(name).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1 + torch.rand_like(parameter))
+
+    def exact(kernel, codes, of, bias, *, relu):
+        made = F.conv2d((codes.float() - of.zero) * of.scale, kernel.weight, bias, padding=(0, 1))
+        return made.relu_() if relu else made
+
+    class Exact(int8.Kernel):
+        def __init__(self, weight):
+            self.weight = weight
+
+        convolve = exact
+
+    monkeypatch.setattr(int8, "Kernel", Exact)
+    monkeypatch.setattr(int8.Codes, "reaching", classmethod(lambda cls, *maps: cls(1.0, 0)))
+    monkeypatch.setattr(int8.Codes, "of", lambda self, values: values)
+    x = as_input(photo(40, 24), network.window)
+    result = network(x)
+    torch.testing.assert_close(int8.converted(network)(x), result, rtol=0, atol=1e-4 * float(result.abs().max()))
+
+
+def test_codes_hold_zero_exactly_and_all_else_within_half_a_step(monkeypatch):
+    values = torch.randn(1, 3, 5, 7).contiguous(memory_format=torch.channels_last)
+    codes = int8.Codes.reaching(values)
+    read = (codes.of(values).float() - codes.zero) * codes.scale
+    assert (read - values).abs().max() <= codes.scale * 0.501 + 1e-6
+    assert codes.of(torch.zeros(1)).item() == codes.zero
+    kept = codes.of(values)
+    monkeypatch.setattr(int8, "_quantise", None)
+    assert (codes.of(values).int() - kept.int()).abs().max() <= 1  # 1: a different rounding of a tie
+
+
+@torch.inference_mode()
+def test_a_convolution_is_that_of_the_rounded_numbers():
+    torch.manual_seed(0)
+    weight, bias = torch.randn(20, 16, 3, 3), torch.randn(20)
+    rows = torch.rand(1, 16, 9, 13).contiguous(memory_format=torch.channels_last) - 0.3
+    layer = int8.Int8Conv(int8.Kernel(weight), bias, 0.1)
+    made = torch.cat((layer.feed(rows[:, :, :4], False), layer.feed(rows[:, :, 4:], True)), dim=2)
+    exact = F.leaky_relu(F.conv2d(rows, weight, bias, padding=1), 0.1)
+    assert made.shape == exact.shape
+    assert (made - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_the_engine_runs_it_only_when_asked_and_only_where_it_can():
+    assert precisions(torch.device("cpu"))[0] != "int8"
+    network = checkpoints.load("compact-x4-fidelity").model
+    ours, exact = (Engine(network, device="cpu", precision=name).run(photo(60, 70)) for name in ("int8", "fp32"))
+    assert 0 < np.abs(ours.astype(int) - exact).mean() < 1.5
+    with pytest.raises(UpscaleError, match="cannot run in int8"):
+        Engine(build("rrdbnet", blocks=1), device="cpu", precision="int8")
+
+
+def test_numbers_that_are_none_are_reported():
+    picture = photo(40, 40).astype(np.float32) / 255
+    picture[10, 10] = np.nan
+    engine = Engine(checkpoints.load("compact-x4-fidelity").model, device="cpu", precision="int8")
+    with pytest.raises(UpscaleError, match="no numbers"):
+        engine.run(picture)
+
+
+def test_a_result_does_not_depend_on_the_picture_before():
+    engine = Engine(checkpoints.load("compact-x4-fidelity").model, device="cpu", precision="int8")
+    first = engine.run(photo(50, 60))
+    engine.run(drawn())
+    assert (engine.run(photo(50, 60)) == first).all()
