@@ -210,3 +210,24 @@ def test_verify_says_which_files_are_sound():
     states = [line.split(":")[1].split()[0] for line in run("models", "verify").stdout.decode().splitlines()]
     assert len(states) >= len(checkpoints.entries())
     assert "corrupt" not in states
+
+
+def test_imports_leave_the_search_for_garbage_as_it_was_and_their_modules_out_of_it():
+    script = (
+        "import gc, sys\n"
+        "from sa_upscale.cli.terminal import swift_imports\n"
+        "try:\n"
+        "    with swift_imports():\n"
+        "        assert not gc.isenabled()\n"
+        "        import no_such_module\n"
+        "except ImportError:\n"
+        "    pass\n"
+        "assert gc.isenabled() and gc.get_freeze_count()\n"
+        "sys.modules['torch'] = frozen = gc.get_freeze_count()\n"
+        "with swift_imports():\n"
+        "    assert gc.isenabled()\n"
+        "assert gc.get_freeze_count() <= frozen\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()

@@ -25,7 +25,7 @@ from sa_upscale.cli.options import (
     shard_of,
     where_of,
 )
-from sa_upscale.cli.terminal import Voice, worker_facts
+from sa_upscale.cli.terminal import Voice, swift_imports, worker_facts
 from sa_upscale.defaults import DEFAULTS
 
 
@@ -138,7 +138,8 @@ def image(
 
     in.png becomes in_x4.png beside it.  Depth, transparency, animation, colour profile and EXIF are kept.
     """
-    from sa_upscale import upscale
+    with swift_imports():
+        from sa_upscale import upscale
 
     to_stdout = output == "-" or (output is None and "-" in inputs)
     say = Voice(json_lines, to_stderr=to_stdout)

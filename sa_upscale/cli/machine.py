@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sa_upscale.cli.options import JsonOption
-from sa_upscale.cli.terminal import Voice
+from sa_upscale.cli.terminal import Voice, swift_imports
 
 
 def doctor(
@@ -20,7 +20,8 @@ def doctor(
 
     What is wrong is marked with ! and comes with its cure; the exit code is then 1.
     """
-    from sa_upscale import doctor
+    with swift_imports():
+        from sa_upscale import doctor
 
     say = Voice(json_lines)
     topic, bad = None, 0

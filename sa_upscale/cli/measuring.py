@@ -9,7 +9,7 @@ import typer
 
 from sa_upscale import __version__
 from sa_upscale.cli.options import DeviceOption, JsonOption, PrecisionOption, region_of
-from sa_upscale.cli.terminal import Voice, draw_table
+from sa_upscale.cli.terminal import Voice, draw_table, swift_imports
 
 
 def compare(
@@ -134,7 +134,8 @@ def evaluate(
     json_lines: JsonOption = False,
 ) -> None:
     """Measure checkpoints on pictures whose HR is known."""
-    from sa_upscale import compare, evaluate
+    with swift_imports():
+        from sa_upscale import compare, evaluate
 
     files = output or []
     for file in files:

@@ -1,11 +1,29 @@
 """What commands show: lines and tables for people, JSON lines for scripts, progress for both."""
 
 import contextlib
+import gc
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def swift_imports() -> Iterator[None]:
+    """Import large packages without looking for garbage among all they define, now and once more when Python ends.
+
+    Measured: `import torch` alone is a command of 1.39 s, in here 0.90 s.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class Voice:

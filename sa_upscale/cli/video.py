@@ -22,7 +22,7 @@ from sa_upscale.cli.options import (
     scale_of,
     where_of,
 )
-from sa_upscale.cli.terminal import Voice, worker_facts
+from sa_upscale.cli.terminal import Voice, swift_imports, worker_facts
 from sa_upscale.defaults import DEFAULTS
 
 LONG = 50_000_000  # pixels of all frames, minutes of work; before it, it pays to measure the machine
@@ -116,8 +116,9 @@ def video(
 
     from fractions import Fraction
 
-    from sa_upscale import media, upscale, video
-    from sa_upscale.cluster import trips
+    with swift_imports():
+        from sa_upscale import media, upscale, video
+        from sa_upscale.cluster import trips
 
     where = where_of(engine, address, devices, device)
     to_stdout = output == "-"
