@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sa_upscale.cli.options import JsonOption
-from sa_upscale.cli.terminal import Voice, swift_imports
+from sa_upscale.cli.terminal import Voice
 
 
 def doctor(
@@ -20,8 +20,7 @@ def doctor(
 
     What is wrong is marked with ! and comes with its cure; the exit code is then 1.
     """
-    with swift_imports():
-        from sa_upscale import doctor
+    from sa_upscale import doctor
 
     say = Voice(json_lines)
     topic, bad = None, 0

@@ -120,14 +120,29 @@ class Residual:
         return Residual(*(layer.begun() for layer in self.layers))
 
 
-def rows_at_once(x: torch.Tensor, kernel: torch.Tensor, *, convolutions: int, copies: int = 1) -> int | None:
-    """How many rows of `(N, C, h, w)` to feed a chain of `convolutions` whose maps are like those that `kernel` makes.
+class Chain(Protocol):
+    """A network that is layers one after the other; `in_place_of_layers` are those that `models.int8` made of them."""
 
-    `copies` of each map are in use at a time.  None where feeding it the whole picture is as good.
+    in_place_of_layers: Sequence[Layer] | None
+
+    def layers(self) -> Sequence[Layer]:
+        """Those of the network itself, at the top of a picture."""
+
+
+def plan(
+    network: Chain, x: torch.Tensor, kernel: torch.Tensor, *, convolutions: int
+) -> tuple[Sequence[Layer], int] | None:
+    """What to call `streamed` with: the layers of `network`, and how many rows of `x` `(…, h, w)` to feed at a time.
+
+    Its maps are like those that `kernel` makes.  None where the network may as well take the whole picture.
     """
+    integers = network.in_place_of_layers
     height, width = x.shape[-2:]
-    rows = max(convolutions + 1, BYTES // (kernel.shape[0] * kernel.element_size() * width * copies))
-    return rows if rows < height and _gains(x) else None
+    row = kernel.shape[0] * kernel.element_size() * width * (INT8_COPIES if integers else 1)
+    rows = max(convolutions + 1, BYTES // row)
+    if rows < height and _gains(x):
+        return integers or network.layers(), rows
+    return (integers, height) if integers else None
 
 
 def streamed(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sa_upscale.models.bands import INT8_COPIES, Conv, Layer, activated, rows_at_once, streamed
+from sa_upscale.models.bands import Conv, Layer, activated, plan, streamed
 
 SLOPE = 0.1  # of LeakyReLU below zero
 
@@ -76,13 +76,10 @@ class Compact(nn.Module):
 
     def _run(self, frames: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:
         """The picture over `lr` `(N, channels, h, w)`, of the `frames` `(N, C, h, w)` that the first kernel takes."""
+        if self.banded and (planned := plan(self, frames, self.head.weight, convolutions=len(self.body) + 2)):
+            layers, rows = planned
+            return streamed(layers, frames, rows, functools.partial(self._picture, lr), scale=self.scale)
         head = self._first_kernel()
-        copies = INT8_COPIES if self.in_place_of_layers else 1
-        rows = rows_at_once(frames, head, convolutions=len(self.body) + 2, copies=copies) if self.banded else None
-        if rows or self.in_place_of_layers:
-            layers = self.in_place_of_layers or self.layers()
-            finish = functools.partial(self._picture, lr)
-            return streamed(layers, frames, rows or frames.shape[2], finish, scale=self.scale)
         x = activated(F.conv2d(frames.to(head.dtype), head, self.head.bias, padding=1), SLOPE)
         for conv in self.body:
             x = activated(conv(x), SLOPE)

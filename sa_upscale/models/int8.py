@@ -11,10 +11,11 @@ what they reach on noise, half as far as would make them equal; biases are left 
 """
 
 import copy
+import functools
 import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,9 +66,9 @@ class Codes:
 
     def of(self, values: torch.Tensor) -> torch.Tensor:
         """float32 `values` as bytes, laid in memory as they are."""
-        if _quantise is None:
+        if (quantise := _quantising()) is None:
             return (values / self.scale).round_().add_(self.zero).clamp_(0, LEVELS).to(torch.uint8)
-        made = _quantise(values, self.scale, self.zero, torch.quint8)
+        made = quantise(values, self.scale, self.zero, torch.quint8)
         # Its memory itself: `int_repr` would copy it, in a quarter of a convolution's time.
         return torch.empty(0, dtype=torch.uint8).set_(made.untyped_storage(), 0, made.shape, made.stride())
 
@@ -155,7 +156,8 @@ def _noise(network: nn.Module) -> torch.Tensor:
     return torch.stack([picture.roll(number, dims=-1) for number in range(network.window)], dim=1)
 
 
-def _quantising():
+@functools.cache
+def _quantising() -> Callable[..., torch.Tensor] | None:
     """torch's own rounding to bytes, one pass over memory; None where a later torch has left it out."""
     try:
         with warnings.catch_warnings():
@@ -164,6 +166,3 @@ def _quantising():
     except (AttributeError, RuntimeError):
         return None
     return torch.quantize_per_tensor
-
-
-_quantise = _quantising()

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sa_upscale.functional.resize import resize
-from sa_upscale.models.bands import INT8_COPIES, Conv, Layer, Residual, rows_at_once, streamed
+from sa_upscale.models.bands import Conv, Layer, Residual, plan, streamed
 
 
 class VSRResNet(nn.Module):
@@ -80,12 +80,10 @@ class VSRResNet(nn.Module):
     def from_prepared(self, frames: torch.Tensor) -> torch.Tensor:
         """The restored middle frame `(N, channels, H, W)` of prepared frames `(N, 5, channels, H, W)`."""
         self._check(frames)
+        if planned := plan(self, frames, self.frame.weight, convolutions=2 * len(self.body) + 4):
+            layers, rows = planned
+            return streamed(layers, frames.flatten(1, 2), rows, functools.partial(self._picture, frames))
         dtype = self.frame.weight.dtype
-        copies = INT8_COPIES if self.in_place_of_layers else 1
-        rows = rows_at_once(frames, self.frame.weight, convolutions=2 * len(self.body) + 4, copies=copies)
-        if rows or self.in_place_of_layers:
-            layers, stacked = self.in_place_of_layers or self.layers(), frames.flatten(1, 2)
-            return streamed(layers, stacked, rows or frames.shape[3], functools.partial(self._picture, frames))
         features = [_activate(self.frame(_dense(frame).to(dtype))) for frame in frames.unbind(1)]
         x = _activate(self.fuse(torch.cat(features, dim=1)))
         del features  # at HR size these five are the largest tensors of all
