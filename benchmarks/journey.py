@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks.pairs import pairwise, seconds_of
@@ -92,15 +93,19 @@ def walk(source: str, target: str) -> None:
     with _timed("decode"):
         picture = images.read(Path(source))
     spent = [0.0]
-    forward = engine._forward
+    rows_of = engine._parts
 
-    def timed(*arguments: object) -> object:
-        before = time.perf_counter()
-        result = forward(*arguments)
-        spent[0] += time.perf_counter() - before
-        return result
+    def timed(*arguments: object) -> Iterator[torch.Tensor]:
+        parts = iter(rows_of(*arguments))
+        while True:
+            before = time.perf_counter()
+            part = next(parts, None)
+            spent[0] += time.perf_counter() - before
+            if part is None:
+                return
+            yield part
 
-    engine._forward = timed
+    engine._parts = timed
     before = time.perf_counter()
     picture.pixels = engine.run(picture.pixels)
     print("network", spent[0], sep="\t")

@@ -56,7 +56,7 @@ def test_the_engine_takes_what_was_measured_unless_told_otherwise(monkeypatch):
     assert (engine.precision, engine._default_tile, torch.get_num_threads()) == ("fp32", 96, 1)
     assert usual._default_tile == 256
     # In bands of rows a network's maps stay in the caches whatever the tile is.
-    assert Engine(Compact(features=4, convs=1), device="cpu")._default_tile == 1024
+    assert Engine(Compact(features=4, convs=1), device="cpu")._default_tile == 2048
     assert Engine(Compact(features=4, convs=1), device="cpu", precision="bf16").precision == "bf16"
     # A video begun with other tiles is another one.
     assert engine.fingerprint != Engine(Compact(features=4, convs=1), device="cpu", tile=32).fingerprint

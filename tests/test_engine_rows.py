@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from sa_upscale import engine as engine_module
 from sa_upscale.engine import Engine, Rows, with_low_frequencies
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models.compact import Compact
@@ -69,10 +70,10 @@ def test_only_rows_that_are_needed_are_held():
 
 def test_memory_that_runs_out_before_the_first_band_means_smaller_tiles(network):
     class Hungry(Engine):
-        def _forward(self, job, tile):
+        def _parts(self, job, tile):
             if tile.shape[-1] > 40:
                 raise MemoryError
-            return super()._forward(job, tile)
+            return super()._parts(job, tile)
 
     notices = []
     engine = Hungry(network, device="cpu", precision="fp32", tile=64, on_notice=notices.append)
@@ -86,15 +87,26 @@ def test_memory_that_runs_out_later_is_said(network):
     class Tired(Engine):
         tiles = 0
 
-        def _forward(self, job, tile):
+        def _parts(self, job, tile):
             self.tiles += 1
             if self.tiles > 8:
                 raise MemoryError
-            return super()._forward(job, tile)
+            return super()._parts(job, tile)
 
     engine = Tired(network, device="cpu", precision="fp32", tile=16)
     with pytest.raises(UpscaleError, match="in the middle"):
         list(engine.run_rows([picture(90, 40)], 90))
+
+
+def test_of_a_result_that_goes_on_as_it_is_made_a_thousand_rows_are_held(network, monkeypatch):
+    monkeypatch.setattr(engine_module, "BANDED_ROWS", 20)
+    engine = Engine(network, device="cpu", precision="fp32")
+    image = picture(90, 40)
+    made = list(engine.run_rows([image], 90))
+    assert len(made) >= 4
+    assert np.abs(np.concatenate(made) - engine.run(image)).max() < 1e-5
+    chosen = Engine(network, device="cpu", precision="fp32", tile=64)
+    assert len(list(chosen.run_rows([image], 90))) == 2
 
 
 class Skewed(nn.Module):

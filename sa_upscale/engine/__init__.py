@@ -14,6 +14,7 @@ from torch import nn
 
 from sa_upscale.engine import calibration, compiling
 from sa_upscale.engine.devices import (
+    BANDED_ROWS,
     BANDED_TILE,
     DEFAULT_TILE,
     DTYPES,
@@ -51,8 +52,9 @@ class Prepared:
 class Job:
     """A picture to run: how to cut tiles `(1, …, h, w)` of it, and how a network makes `(1, C, h·scale, …)` of one.
 
-    `row` takes the rows of a row of tiles and gives what cuts its tiles out.  The result has `channels` and the type
-    `dtype`, and `scale` times the size.
+    `row` takes the rows of a row of tiles and gives what cuts its tiles out.  `rows` makes of a tile what `forward`
+    does, in bands of rows, for networks that can.  The result has `channels` and the type `dtype`, and `scale` times
+    the size.
     """
 
     height: int  # as given
@@ -61,6 +63,7 @@ class Job:
     padded_width: int
     row: Callable[[Span], Cut]
     forward: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    rows: Callable[[nn.Module, torch.Tensor], Iterable[torch.Tensor]]
     channels: int
     dtype: np.dtype
 
@@ -165,7 +168,7 @@ class Engine:
             band = picture[rows.start : rows.stop]
             return lambda columns: self._tensor(band[:, columns.start : columns.stop])
 
-        job = Job(*image.shape[:2], *picture.shape[:2], row, nn.Module.__call__, image.shape[2], image.dtype)
+        job = Job(*image.shape[:2], *picture.shape[:2], row, nn.Module.__call__, _rows, image.shape[2], image.dtype)
         return self._run(job, on_progress)
 
     def frames_at_once(self, frame: np.ndarray) -> int:
@@ -191,7 +194,7 @@ class Engine:
 
         # The result is made as that of one picture of many channels.
         together = channels * len(images)
-        job = Job(height, width, *pictures[0].shape[:2], row, nn.Module.__call__, together, images[0].dtype)
+        job = Job(height, width, *pictures[0].shape[:2], row, nn.Module.__call__, _rows, together, images[0].dtype)
         made = self._run(job, None)
         return [np.ascontiguousarray(made[..., at : at + channels]) for at in range(0, together, channels)]
 
@@ -214,7 +217,7 @@ class Engine:
             return lambda columns: self._tensor(band[:, columns.start : columns.stop])
 
         padded = (round_up(height, multiple), round_up(width, multiple))
-        job = Job(height, width, *padded, row, nn.Module.__call__, channels, source.dtype)
+        job = Job(height, width, *padded, row, nn.Module.__call__, _rows, channels, source.dtype)
         yield from self._run_bands(job, on_progress)
 
     def prepare(self, frame: np.ndarray) -> Prepared:
@@ -260,7 +263,11 @@ class Engine:
         def forward(network: nn.Module, tile: torch.Tensor) -> torch.Tensor:
             return network.from_prepared(tile) if has_entry else network(tile)
 
-        job = Job(*middle.shape[:2], padded_height, padded_width, row, forward, middle.shape[2], middle.dtype)
+        def rows_of(network: nn.Module, tile: torch.Tensor) -> Iterable[torch.Tensor]:
+            return network.rows_from_prepared(tile) if has_entry else network.rows(tile)
+
+        channels, dtype = middle.shape[2], middle.dtype
+        job = Job(*middle.shape[:2], padded_height, padded_width, row, forward, rows_of, channels, dtype)
         return self._run(job, on_progress)
 
     def _run(self, job: Job, on_progress: Progress | None) -> np.ndarray:
@@ -268,7 +275,7 @@ class Engine:
         output = self._output(job)
         for tile in self._tiles(job):
             try:
-                collections.deque(self._bands(job, tile, on_progress, output), maxlen=0)
+                collections.deque(self._bands(job, (tile, tile), on_progress, output), maxlen=0)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -281,7 +288,8 @@ class Engine:
         given = False
         for tile in self._tiles(job):
             try:
-                for band in self._bands(job, tile, on_progress):
+                held = min(tile, BANDED_ROWS) if self._banded and not self._tile else tile
+                for band in self._bands(job, (held, tile), on_progress):
                     given = True
                     yield band
             except (RuntimeError, MemoryError) as error:
@@ -310,12 +318,12 @@ class Engine:
             self._notice("memory", f"not enough memory on {self.device}; going on in smaller tiles")
 
     def _bands(
-        self, job: Job, tile: int, on_progress: Progress | None, output: np.ndarray | None = None
+        self, job: Job, tile: tuple[int, int], on_progress: Progress | None, output: np.ndarray | None = None
     ) -> Iterator[np.ndarray]:
         """The result band by band, one for each row of tiles: rows of `output` where it is given, else new arrays."""
         plan = (self._overlap, self._seam, self._source.multiple, self.scale)
-        rows = spans(job.height, job.padded_height, tile, *plan)
-        columns = spans(job.width, job.padded_width, tile, *plan)
+        rows = spans(job.height, job.padded_height, tile[0], *plan)
+        columns = spans(job.width, job.padded_width, tile[1], *plan)
         tiles, pixels = len(rows) * len(columns), job.height * job.width
         # A GPU is given the next row of tiles before the last one is awaited, so that it never waits itself.
         ahead = 0 if self.device.type == "cpu" else 1
@@ -327,11 +335,11 @@ class Engine:
                 into = np.empty((stop - row.begin, job.width * self.scale, job.channels), job.dtype)
             else:
                 into = output[row.begin : stop]
-            begun.append(Work(job.row(row), Strip(row, above, into)))
+            begun.append(Work(job.row(row), Strip(row, above, into, self.scale)))
 
-            def report(done: int, before: int = number * len(columns)) -> None:
+            def report(done: float, before: int = number * len(columns)) -> None:
                 if on_progress:
-                    on_progress(pixels * (before + done) // tiles, pixels)
+                    on_progress(round(pixels * (before + done) / tiles), pixels)
 
             self._begin(job, begun[-1], columns, report)
             above = begun[-1].strip.below
@@ -341,21 +349,22 @@ class Engine:
             yield self._end(job, begun, columns)
 
     @torch.inference_mode()
-    def _begin(self, job: Job, work: Work, columns: list[Span], report: Callable[[int], None] | None = None) -> None:
-        """Give the device all tiles of a row."""
-        row = work.strip.row
+    def _begin(self, job: Job, work: Work, columns: list[Span], report: Callable[[float], None] | None = None) -> None:
+        """Give the device all tiles of a row; `report` gets how many of them are done."""
         work.strip.begin()
-        for number, column in enumerate(columns, start=1):
+        height = (work.strip.row.stop - work.strip.row.start) * self.scale
+        for number, column in enumerate(columns):
             tile = work.cut(column)
-            sr = self._forward(job, tile)
-            # As they lie in memory: in the order of the channels it takes four times as long.
-            bounds = torch.stack((*sr.permute(0, 2, 3, 1).aminmax(), tile.mean()))
-            sr = sr.flatten(0, 1)
-            top, left = row.start * self.scale, column.start * self.scale
-            part = sr[:, row.begin - top : row.end - top, column.begin - left : column.end - left].permute(1, 2, 0)
-            work.strip.add(column, part.mean(dim=2, keepdim=True) if job.channels == 1 else part, bounds)
-            if report:
-                report(number)
+
+            def parts(tile: torch.Tensor = tile, number: int = number) -> Iterator[torch.Tensor]:
+                done = 0
+                for part in self._parts(job, tile):
+                    done += part.shape[2]
+                    yield part
+                    if report:
+                        report(number + done / height)
+
+            work.strip.add(column, parts(), tile.mean())
         work.strip.close()
 
     @torch.inference_mode()
@@ -387,6 +396,12 @@ class Engine:
         del self._networks[precision]
         self.precision = self._deep = wider
         return True
+
+    def _parts(self, job: Job, tile: torch.Tensor) -> Iterable[torch.Tensor]:
+        """What becomes of a tile, in float, as bands of rows from its top: one, or as the network makes them."""
+        if self._banded and not (self._tta or self._match_color):
+            return job.rows(self._network(self._precision_for(job)), tile)
+        return [self._forward(job, tile)]
 
     def _forward(self, job: Job, tile: torch.Tensor) -> torch.Tensor:
         network = functools.partial(self._pass_through, job)
@@ -440,7 +455,11 @@ class Engine:
 
     @functools.cached_property
     def _values_per_pixel(self) -> int:
-        return values_per_pixel_in_bands(self._source) if self._banded else values_per_pixel(self._source)
+        if not self._banded:
+            return values_per_pixel(self._source)
+        # What is turned or coloured is held whole.
+        made = 4 * self._source.channels * self.scale**2 if self._tta or self._match_color else 0
+        return values_per_pixel_in_bands(self._source) + made
 
     def _choose_tile(self, job: Job) -> int:
         """The default tile of the device, or as much of it as half the free memory holds."""
@@ -455,6 +474,10 @@ class Engine:
         if self._on_notice and kind not in self._noticed:
             self._on_notice(text)
         self._noticed.add(kind)
+
+
+def _rows(network: nn.Module, tile: torch.Tensor) -> Iterable[torch.Tensor]:
+    return network.rows(tile)
 
 
 def _turned(tile: torch.Tensor, turns: int, mirrored: bool) -> torch.Tensor:

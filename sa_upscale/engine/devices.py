@@ -21,8 +21,8 @@ KINDS = ("cpu", "cuda", "mps")
 # overlap is the best in fp32 and within a tenth of the best in bf16.
 DEFAULT_TILE = {"cpu": 256, "cuda": 512, "mps": 256}
 # The same for networks that a processor works through in bands of rows (`models.bands`): the fewer tiles the better, as
-# far as their results go into memory.
-BANDED_TILE = 1024
+# far as a few rows of maps stay in the caches; and the rows of a result that goes on as it is made, which are held.
+BANDED_TILE, BANDED_ROWS = 2048, 1024
 PROBE = 16  # side of a picture for which nothing is measured
 UNKNOWN_FREE_MEMORY = 2 << 30
 
@@ -118,8 +118,9 @@ def values_per_pixel(model: nn.Module) -> int:
 
 
 def values_per_pixel_in_bands(model: nn.Module) -> int:
-    """The same for a network that works in bands of rows: of what it is given and makes, its own maps are the least."""
-    return 2 * (model.window + 3) * model.channels * model.scale**2
+    """The same for a network that works in bands of rows: what it is given, three times; all else passes by."""
+    given = model.window * model.channels * (model.scale**2 if hasattr(model, "prepare") else 1)
+    return 3 * given
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """How a picture is cut into tiles, and put together again."""
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,12 +75,16 @@ def rising(width: int) -> torch.Tensor:
     return ((torch.arange(width, dtype=torch.float64) + 0.5) / width * 2**20).round().div(2**20).float()
 
 
-def fade(part: torch.Tensor, rise: int, fall: int) -> None:
-    """Weigh the first `rise` and the last `fall` entries of the first axis of `(n, m, C)`, in place."""
-    if rise:
-        part[:rise] *= rising(rise).to(part.device)[:, None, None]
-    if fall:
-        part[-fall:] *= 1 - rising(fall).to(part.device)[:, None, None]
+def fade(part: torch.Tensor, at: int, length: int, rise: int, fall: int) -> None:
+    """Weigh, in place, those of `(n, m, C)` that are the entries from `at` on of a first axis of `length`.
+
+    The first `rise` of that axis fade in, its last `fall` fade out.
+    """
+    rising_part = part[: max(0, rise - at)]
+    rising_part *= rising(rise).to(part.device)[at : at + len(rising_part), None, None]
+    falling_part = part[max(0, length - fall - at) :]
+    begun = max(0, at - (length - fall))
+    falling_part *= (1 - rising(fall)).to(part.device)[begun : begun + len(falling_part), None, None]
 
 
 class Strip:
@@ -89,8 +94,8 @@ class Strip:
     nothing here waits until `finish` does.
     """
 
-    def __init__(self, row: Span, above: list[torch.Tensor], output: np.ndarray):
-        self.row, self.above, self.output = row, above, output
+    def __init__(self, row: Span, above: list[torch.Tensor], output: np.ndarray, scale: int):
+        self.row, self.above, self.output, self.scale = row, above, output, scale
         self.below: list[torch.Tensor] = []
 
     def begin(self) -> None:
@@ -101,25 +106,52 @@ class Strip:
         self._arriving: list[tuple[torch.Tensor, np.ndarray]] = []
         self._arrived: torch.cuda.Event | None = None
 
-    def add(self, column: Span, part: torch.Tensor, bounds: torch.Tensor) -> None:
-        """Take the next tile from the left, `(rows, columns, C)` in float, and store what is final of it.
+    def add(self, column: Span, tile: Iterable[torch.Tensor], light: torch.Tensor) -> None:
+        """Take the next tile from the left, and store what is final of it.
 
-        `bounds` is any vector to be had back from `finish`.  `part` is spoilt.
+        It comes as rows `(N, C, rows, columns)` in float from its top, which are spoilt.  `finish` gives back the
+        bounds of the tile, and with them `light`.
+        """
+        row, top = self.row, self.row.start * self.scale
+        left = column.start * self.scale
+        low, high, to_right, below = [], [], [], []
+        for part in tile:
+            # As they lie in memory: in the order of the channels it takes four times as long.
+            bounds = part.permute(0, 2, 3, 1).aminmax()
+            low.append(bounds.min)
+            high.append(bounds.max)
+            begin, end = max(row.begin, top), min(row.end, top + part.shape[2])
+            if begin < end:
+                counted = part[:, :, begin - top : end - top, column.begin - left : column.end - left]
+                seams = self._place(column, counted.flatten(0, 1).permute(1, 2, 0), begin - row.begin)
+                to_right.append(seams[0])
+                below.append(seams[1])
+            top += part.shape[2]
+        self._from_left = torch.cat(to_right)
+        self.below.append(torch.cat(below))
+        self._bounds.append(torch.stack((torch.stack(low).amin(), torch.stack(high).amax(), light)))
+
+    def _place(self, column: Span, part: torch.Tensor, at: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store what is final of rows `(rows, columns, C)`, those from `at` on of what counts of a tile.
+
+        Gives what neighbours are mixed with: first the part for the tile to the right, then that for the one below.
         """
         row = self.row
-        self._bounds.append(bounds)
-        fade(part, row.rise, row.fall)
-        fade(part.transpose(0, 1), column.rise, column.fall)
+        if self.output.shape[2] == 1:
+            part = part.mean(dim=2, keepdim=True)
+        fade(part, at, row.end - row.begin, row.rise, row.fall)
+        fade(part.transpose(0, 1), 0, part.shape[1], column.rise, column.fall)
         if column.rise:
-            part[:, : column.rise] += self._from_left
+            part[:, : column.rise] += self._from_left[at : at + len(part)]
         # Copies, because a view would keep the whole tile.
-        self._from_left = part[:, part.shape[1] - column.fall :].clone()
+        to_right = part[:, part.shape[1] - column.fall :].clone()
         part = part[:, : part.shape[1] - column.fall]
-        if row.rise:
-            part[: row.rise] += self.above[len(self.below)]
-        final = part.shape[0] - row.fall
-        self.below.append(part[final:].clone())
-        self._send(part[:final], self.output[:, column.begin : column.begin + part.shape[1]])
+        mixed = part[: max(0, row.rise - at)]
+        if len(mixed):
+            mixed += self.above[len(self.below)][at : at + len(mixed)]
+        final = max(0, min(len(part), row.end - row.fall - row.begin - at))
+        self._send(part[:final], self.output[at : at + final, column.begin : column.begin + part.shape[1]])
+        return to_right, part[final:].clone()
 
     def close(self) -> None:
         """Say that the last tile was added."""

@@ -5,7 +5,7 @@ convolutions, of which it computes nothing twice however many they are.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -37,21 +37,27 @@ def in_bands(
         return stage(x)
     count = -(-height // rows)
     starts = [height * number // count for number in range(count + 1)]
-    made = None
-    for start, stop in itertools.pairwise(starts):
-        first = max(0, start - context)
-        band = stage(x[..., first : stop + context, :])
-        part = band[..., (start - first) * scale : (stop - first) * scale, :]
-        made = _placed(made, part, start * scale, height * scale)
-    return made
+
+    def parts() -> Iterator[torch.Tensor]:
+        for start, stop in itertools.pairwise(starts):
+            first = max(0, start - context)
+            band = stage(x[..., first : stop + context, :])
+            yield band[..., (start - first) * scale : (stop - first) * scale, :]
+
+    return joined(parts(), height * scale)
 
 
-def _placed(made: torch.Tensor | None, part: torch.Tensor, top: int, height: int) -> torch.Tensor:
-    """`made`, a new picture of `height` rows when there is none, with `part` at row `top`."""
-    if made is None:
-        size = (*part.shape[:2], height, part.shape[3])
-        made = torch.empty(size, dtype=part.dtype, memory_format=torch.channels_last)
-    made[:, :, top : top + part.shape[2]] = part
+def joined(parts: Iterable[torch.Tensor], height: int) -> torch.Tensor:
+    """The picture `(N, C, height, w)` of which `parts` are the rows from the top; itself if there is one part."""
+    made, top = None, 0
+    for part in parts:
+        if part.shape[2] == height:
+            return part
+        if made is None:
+            size = (*part.shape[:2], height, part.shape[3])
+            made = torch.empty(size, dtype=part.dtype, memory_format=torch.channels_last)
+        made[:, :, top : top + part.shape[2]] = part
+        top += part.shape[2]
     return made
 
 
@@ -81,12 +87,23 @@ class Conv:
         rows = F.pad(rows, (0, 0, 1, 0)) if self._above is None else torch.cat((self._above, rows), dim=2)
         if last:
             rows = F.pad(rows, (0, 0, 0, 1))
-        self._above = rows[:, :, -2:].clone()  # a view would keep the whole band
+        self._above = kept(rows[:, :, -2:], self._above)
         made = F.conv2d(rows, self.weight, self.bias, padding=(0, 1), groups=self.groups)
         return activated(made, self.slope)
 
     def begun(self) -> "Conv":
         return Conv(self.weight, self.bias, self.slope, groups=self.groups)
+
+
+def kept(rows: torch.Tensor, before: torch.Tensor | None) -> torch.Tensor:
+    """A copy of a few rows, in the place of those kept `before`: a view would keep the whole band.
+
+    New memory each time would be cut out of what a band has just left, where the next band then has no room: the heap
+    grew to several times what is in use, and memory that a process has not had before is slow.
+    """
+    if before is None or before.shape != rows.shape:
+        return rows.clone()
+    return before.copy_(rows)
 
 
 def activated(x: torch.Tensor, slope: float | None) -> torch.Tensor:
@@ -113,7 +130,7 @@ class Residual:
             made[:, :, :held] += self._waiting
         due = made.shape[2] - held
         made[:, :, held:] += rows[:, :, :due]
-        self._waiting = rows[:, :, due:].clone()
+        self._waiting = kept(rows[:, :, due:], self._waiting)
         return made
 
     def begun(self) -> "Residual":
@@ -146,24 +163,18 @@ def plan(
 
 
 def streamed(
-    layers: Sequence[Layer],
-    x: torch.Tensor,
-    rows: int,
-    finish: Callable[[torch.Tensor, int], torch.Tensor],
-    *,
-    scale: int = 1,
-) -> torch.Tensor:
-    """The picture `(N, C', h·scale, w·scale)` that `layers` in turn, and then `finish`, make of `x` `(N, C, h, w)`.
+    layers: Sequence[Layer], x: torch.Tensor, rows: int, finish: Callable[[torch.Tensor, int], torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    """The picture that `layers` in turn, and then `finish`, make of `x` `(N, C, h, w)`, in bands of rows from the top.
 
     `rows` at a time are fed.  `finish` takes rows of the last layer's result and the number of the first of them.  The
-    result is that of whole pictures, to the bit where the convolutions' are.
+    bands are those of whole pictures, to the bit where the convolutions' are.
     """
-    height, made, top = x.shape[2], None, 0
+    height, top = x.shape[2], 0
     layers = [layer.begun() for layer in layers]
     for start in range(0, height, rows):
         band = x[:, :, start : start + rows]
         for layer in layers:
             band = layer.feed(band, start + rows >= height)
-        made = _placed(made, finish(band, top), top * scale, height * scale)
+        yield finish(band, top)
         top += band.shape[2]
-    return made

@@ -1,13 +1,13 @@
 """The CPU default: a plain stack of 3×3 convolutions at LR size and one sub-pixel step."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sa_upscale.models.bands import Conv, Layer, activated, plan, streamed
+from sa_upscale.models.bands import Conv, Layer, activated, joined, plan, streamed
 
 SLOPE = 0.1  # of LeakyReLU below zero
 
@@ -57,6 +57,10 @@ class Compact(nn.Module):
         nn.init.zeros_(self.tail.bias)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
+        return joined(self.rows(lr), lr.shape[-2] * self.scale)
+
+    def rows(self, lr: torch.Tensor) -> Iterable[torch.Tensor]:
+        """What `forward` gives, in bands of rows from the top: the whole of it is never held."""
         return self._run(lr, lr)
 
     def layers(self) -> list[Layer]:
@@ -74,16 +78,16 @@ class Compact(nn.Module):
     def _first_kernel(self) -> torch.Tensor:
         return self.head.weight
 
-    def _run(self, frames: torch.Tensor, lr: torch.Tensor) -> torch.Tensor:
-        """The picture over `lr` `(N, channels, h, w)`, of the `frames` `(N, C, h, w)` that the first kernel takes."""
+    def _run(self, frames: torch.Tensor, lr: torch.Tensor) -> Iterable[torch.Tensor]:
+        """Rows of the picture over `lr` `(N, channels, h, w)`, of `frames` `(N, C, h, w)` for the first kernel."""
         if self.banded and (planned := plan(self, frames, self.head.weight, convolutions=len(self.body) + 2)):
             layers, rows = planned
-            return streamed(layers, frames, rows, functools.partial(self._picture, lr), scale=self.scale)
+            return streamed(layers, frames, rows, functools.partial(self._picture, lr))
         head = self._first_kernel()
         x = activated(F.conv2d(frames.to(head.dtype), head, self.head.bias, padding=1), SLOPE)
         for conv in self.body:
             x = activated(conv(x), SLOPE)
-        return self._picture(lr, self.tail(x))
+        return [self._picture(lr, self.tail(x))]
 
     def _picture(self, lr: torch.Tensor, detail: torch.Tensor, top: int = 0) -> torch.Tensor:
         """`detail`, as the last convolution makes it, over the nearest pixels of `lr` from row `top` on, in float32."""

@@ -1,5 +1,7 @@
 """The CPU default for video: the compact network with the four neighbouring frames beside the one it upscales."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -26,7 +28,7 @@ class CompactVideo(Compact):
         super().__init__(scale, features, convs, channels, branches)
         self.neighbours = nn.Parameter(torch.zeros(features, (self.window - 1) * channels, 3, 3))
 
-    def forward(self, lr: torch.Tensor) -> torch.Tensor:
+    def rows(self, lr: torch.Tensor) -> Iterable[torch.Tensor]:
         if lr.dim() != 5 or lr.shape[1] != self.window:
             raise ValueError(f"CompactVideo takes (N, {self.window}, C, h, w), not {tuple(lr.shape)}")
         frames = self.stacked(lr).to(self.head.weight.dtype).contiguous(memory_format=torch.channels_last)

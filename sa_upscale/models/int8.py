@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sa_upscale.models.bands import Conv, Layer, Residual, activated
+from sa_upscale.models.bands import Conv, Layer, Residual, activated, kept
 
 LEVELS = 255
 LEAST_CHANNELS = 16  # a convolution of fewer is no faster in integers, and takes the picture itself
@@ -87,7 +87,7 @@ class Int8Conv:
         parts = [codes.of(values) for values in maps]
         edge = parts[0].new_full((*rows.shape[:2], 1, rows.shape[3]), codes.zero)
         parts = [edge] * (self._above is None) + parts + [edge] * last
-        self._above = rows[:, :, -2:].clone()
+        self._above = kept(rows[:, :, -2:], self._above)
         made = self._kernel.convolve(torch.cat(parts, dim=2), codes, self._bias, relu=self._slope == 0)
         if math.isinf(codes.scale):
             made.fill_(math.nan)  # as in floating-point numbers; the engine tells the user

@@ -1,14 +1,14 @@
 """VSRResNet: five bicubic-upscaled frames in, the middle one restored."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from sa_upscale.functional.resize import resize
-from sa_upscale.models.bands import Conv, Layer, Residual, plan, streamed
+from sa_upscale.models.bands import Conv, Layer, Residual, joined, plan, streamed
 
 
 class VSRResNet(nn.Module):
@@ -79,6 +79,10 @@ class VSRResNet(nn.Module):
 
     def from_prepared(self, frames: torch.Tensor) -> torch.Tensor:
         """The restored middle frame `(N, channels, H, W)` of prepared frames `(N, 5, channels, H, W)`."""
+        return joined(self.rows_from_prepared(frames), frames.shape[-2])
+
+    def rows_from_prepared(self, frames: torch.Tensor) -> Iterable[torch.Tensor]:
+        """What `from_prepared` gives, in bands of rows from the top: the whole of it is never held."""
         self._check(frames)
         if planned := plan(self, frames, self.frame.weight, convolutions=2 * len(self.body) + 4):
             layers, rows = planned
@@ -88,7 +92,7 @@ class VSRResNet(nn.Module):
         x = _activate(self.fuse(torch.cat(features, dim=1)))
         del features  # at HR size these five are the largest tensors of all
         x = self.body(x)
-        return self._picture(frames, self.conv_last(_activate(self.conv_hr(x))))
+        return [self._picture(frames, self.conv_last(_activate(self.conv_hr(x))))]
 
     def stacked(self, lr: torch.Tensor) -> torch.Tensor:
         """What the first of `layers` takes of the input of the network: prepared frames side by side."""
