@@ -80,11 +80,13 @@ def fade(part: torch.Tensor, at: int, length: int, rise: int, fall: int) -> None
 
     The first `rise` of that axis fade in, its last `fall` fade out.
     """
-    rising_part = part[: max(0, rise - at)]
-    rising_part *= rising(rise).to(part.device)[at : at + len(rising_part), None, None]
-    falling_part = part[max(0, length - fall - at) :]
-    begun = max(0, at - (length - fall))
-    falling_part *= (1 - rising(fall)).to(part.device)[begun : begun + len(falling_part), None, None]
+    first = part[: max(0, rise - at)]
+    if len(first):
+        first *= rising(rise).to(part.device)[at : at + len(first), None, None]
+    last = part[max(0, length - fall - at) :]
+    if len(last):
+        begun = max(0, at - (length - fall))
+        last *= (1 - rising(fall)).to(part.device)[begun : begun + len(last), None, None]
 
 
 class Strip:
