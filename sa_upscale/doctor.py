@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from sa_upscale import __version__, checkpoints
+from sa_upscale import __version__, checkpoints, processors
 from sa_upscale.errors import UpscaleError
 
 LIBRARIES = (
@@ -135,7 +135,7 @@ def _found(torch) -> dict[str, str]:
         found[f"cuda:{index}"] = f"{torch.cuda.get_device_name(index)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
     if torch.backends.mps.is_available():
         found["mps"] = platform.machine()
-    found["cpu"] = f"{platform.machine()}, {torch.get_num_threads()} threads of {os.cpu_count()} processors"
+    found["cpu"] = f"{platform.machine()}, {torch.get_num_threads()} threads of {processors.count()} processors"
     return found
 
 

@@ -372,7 +372,7 @@ def test_threads_change_nothing(photos, monkeypatch):
     monkeypatch.setattr(loading, "MOST_WORKERS", 1)
     one = taken(data.batches(source(photos, degradation=PUBLISHED), 4, seed=2), 3)
     monkeypatch.setattr(loading, "MOST_WORKERS", 8)
-    monkeypatch.setattr(loading.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(loading.processors, "count", lambda: 8)
     many = taken(data.batches(source(photos, degradation=PUBLISHED), 4, seed=2), 3)
     assert all(a.equal(b) for first, second in zip(one, many, strict=True) for a, b in zip(first, second, strict=True))
 

@@ -6,18 +6,12 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sa_upscale.processors import count, usable
+
+__all__ = ["count", "divided", "keep_to", "usable"]
+
 SYSTEM = Path("/sys/devices/system/cpu")
 THREADS = Path("/proc/self/task")
-
-
-def usable() -> frozenset[int]:
-    """The cores that this thread may run on; none where the system does not tell."""
-    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
-
-
-def count() -> int:
-    """How many this process may use."""
-    return len(usable()) or os.cpu_count() or 1
 
 
 def divided(threads: Sequence[int]) -> list[frozenset[int] | None]:

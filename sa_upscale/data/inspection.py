@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sa_upscale import processors
 from sa_upscale.data.files import large_enough, none_large_enough, pictures, reason
 from sa_upscale.data.reading import read_rgb
 from sa_upscale.errors import UpscaleError
@@ -68,7 +69,7 @@ def survey(folders: Sequence[str | os.PathLike], patch: int) -> Survey:
     sizes = large_enough(pictures(folders), patch, lambda file, why: skipped.append((file.name, why)))
     looked_at = list(sizes)[:: -(-len(sizes) // LOOKED_AT) or 1]
     looks = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors.count()) as pool:
         for file, look in zip(looked_at, pool.map(_look, looked_at), strict=True):
             if isinstance(look, float):
                 looks.append(look)

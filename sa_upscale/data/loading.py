@@ -1,7 +1,6 @@
 """Batches of a source's samples, prepared beside the network's work."""
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from sa_upscale import processors
 from sa_upscale.data.crops import Pair
 from sa_upscale.data.shelf import processes_here
 from sa_upscale.errors import UpscaleError
@@ -42,7 +42,7 @@ def batches(
     if count % ranks:
         raise UpscaleError(f"a batch of {count} cannot be split over {ranks} processes; make data.batch a multiple")
     own = range(rank * count // ranks, (rank + 1) * count // ranks)
-    workers = min(max((os.cpu_count() or 1) // processes_here(), 1), MOST_WORKERS)
+    workers = min(max(processors.count() // processes_here(), 1), MOST_WORKERS)
     return _batches(source, own, seed, start, workers)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sa_upscale import disk, folders
+from sa_upscale import disk, folders, processors
 from sa_upscale.engine.devices import DEFAULT_TILE, DTYPES, find_device, precisions
 
 SECONDS = 4.0
@@ -86,9 +86,8 @@ def _file() -> Path:
 def _machine(device: torch.device) -> str:
     """What has to be as it was for a measurement to hold."""
     # Not torch's threads, which a choice changes.
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("OMP_NUM_THREADS", "all")
-    about = [torch.__version__, platform.machine(), _processor(), f"{threads} of {processors}"]
+    about = [torch.__version__, platform.machine(), _processor(), f"{threads} of {processors.count()}"]
     if device.type == "cuda":
         about.append(torch.cuda.get_device_name(device))
     return " | ".join([str(device), *about])

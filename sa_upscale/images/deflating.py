@@ -1,12 +1,13 @@
 """One zlib stream made by several threads: a large PNG would otherwise take a third as long to pack as to upscale."""
 
-import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-THREADS = min(8, os.cpu_count() or 1)
+from sa_upscale import processors
+
+THREADS = min(8, processors.count())
 SAMPLE = 1 << 16  # bytes of a piece by which its strategy is chosen
 _HEADER = b"\x78\x5e"  # a window of 32 KiB, made fast
 
