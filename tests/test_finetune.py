@@ -39,21 +39,21 @@ TINY = ("--set", "data.batch=2", "--device", "cpu")
 
 def test_finetune_makes_a_checkpoint_that_works_at_once(photos, tmp_path):
     target, source = tmp_path / "my.safetensors", tmp_path / "photo.png"
-    done = run("finetune", "--model", "compact-x2", "--data", photos, "--steps", 4, *TINY, "-o", target)
+    done = run("finetune", "--model", "compact-x2-fidelity", "--data", photos, "--steps", 4, *TINY, "-o", target)
     assert done.returncode == 0, done.stderr
     assert "4 steps by fidelity" in done.stderr
     assert "broken.png" in done.stderr
     assert "small.png" in done.stderr
     assert str(target) in done.stdout
     assert (tmp_path / "my-run" / "report.html").is_file()
-    tuned, start = load_file(target), load_file(checkpoints.path("compact-x2"))
+    tuned, start = load_file(target), load_file(checkpoints.path("compact-x2-fidelity"))
     assert tuned.keys() == start.keys()
     assert any((tuned[key] - start[key].float()).abs().max() > 0 for key in tuned)
     Image.new("RGB", (24, 16), (200, 10, 30)).save(source)
     done = run("image", source, "--model", target, "-x2", "-o", tmp_path / "big.png")
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "big.png").size == (48, 32)
-    done = run("finetune", "--model", "compact-x2", "--data", photos, "-o", target)
+    done = run("finetune", "--model", "compact-x2-fidelity", "--data", photos, "-o", target)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "my.safetensors: exists already" in done.stderr
 
