@@ -7,7 +7,7 @@ import threading
 import av
 import pytest
 
-from sa_upscale import media, video
+from sa_upscale import media, processors, video
 from sa_upscale.cluster import films, processes, setup
 from sa_upscale.cluster.pool import Done, Seat, Team
 from sa_upscale.errors import UpscaleError
@@ -93,7 +93,7 @@ def test_a_machine_with_more_cores_encodes_the_same(clip, tmp_path, monkeypatch,
 
     def there(task):
         with monkeypatch.context() as patch:
-            patch.setattr(films.cores, "usable", lambda: frozenset(range(64)))
+            patch.setattr(processors, "usable", lambda: frozenset(range(64)))
             patch.setattr(os, "cpu_count", lambda: 64)
             patch.setattr(media.Encoder, "__init__", noted)
             return outcome(task)

@@ -657,26 +657,6 @@ def test_prepared_frames_come_in_bands_too(video_network, monkeypatch):
     assert len(told) > 10
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
-def test_the_heap_does_not_grow_with_the_bands():
-    """Bands leave holes that nothing small may be put into: with that, the memory here was several times as much."""
-    code = """
-import numpy as np, torch
-from pathlib import Path
-from sa_upscale.engine import Engine
-from sa_upscale.models.compact import Compact
-def peak():
-    return int(next(l for l in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in l).split()[1]) * 1024
-engine = Engine(Compact(4).eval(), device="cpu", precision="fp32")
-engine.run(np.zeros((16, 16, 3), np.uint8))
-before = peak()
-result = engine.run(np.zeros((700, 1000, 3), np.uint8))
-print((peak() - before - result.nbytes) / 2**20)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 160  # megabytes; some ten maps of 8
-
-
 # Video
 
 
