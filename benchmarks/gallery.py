@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sa_upscale import checkpoints
-from sa_upscale.checkpoints import registry
 from sa_upscale.degrade import bicubic
 from sa_upscale.engine import Engine
 
@@ -48,14 +47,12 @@ def sheet(name: str, shared: Path) -> Image.Image:
     engine = Engine(checkpoints.load(name).model, device="cpu", precision="fp32")
     rows = []
     for subject, original in originals(shared):
-        frames = [original[:, step : step + SIDE + 2 * MARGIN] for step in range(0, 4 * PAN + 1, PAN)]
-        middle = frames[len(frames) // 2]
+        steps = range(-(engine.window // 2) * PAN, engine.window // 2 * PAN + 1, PAN)
+        frames = [original[:, 2 * PAN + step :][:, : SIDE + 2 * MARGIN] for step in steps]
         reduced = [bicubic(frame, engine.scale) for frame in frames]
-        low = reduced[len(frames) // 2]
+        middle, low = (pictures[engine.window // 2] for pictures in (frames, reduced))
         smooth = cv2.resize(low, middle.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-        ours = (
-            engine.run_prepared([engine.prepare(frame) for frame in reduced]) if engine.window > 1 else engine.run(low)
-        )
+        ours = engine.run_prepared([engine.prepare(frame) for frame in reduced])
         cells = [picture[MARGIN:-MARGIN, MARGIN:-MARGIN] for picture in (middle, smooth, ours)]
         rows.append((subject, np.concatenate(cells, axis=1)))
     whole = Image.new("RGB", (2 * 3 * SIDE, (len(rows) + 1) // 2 * (SIDE + 16)), "white")
@@ -100,7 +97,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("gallery"), help="where the sheets go")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    names = arguments.names or [entry.name for entry in registry.entries().values() if entry.bundled]
+    names = arguments.names or [entry.name for entry in checkpoints.entries().values() if entry.bundled]
     for name in names:
         target = arguments.output / f"{Path(name).stem}.png"
         sheet(name, arguments.shared).save(target)

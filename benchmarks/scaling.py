@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.cluster import MODEL, measure, photos, slept
+from sa_upscale import processors
 from sa_upscale.cluster import cores, films, rays
 from sa_upscale.cluster.setup import Setup, Share, shares
 
@@ -34,7 +35,7 @@ AROUND = 9  # frames a segment's worker decodes beyond its own: BEFORE and AFTER
 @contextlib.contextmanager
 def single_core() -> Iterator[Share]:
     """This process as a worker that shares the machine with another; afterwards it is free again."""
-    before = cores.usable()
+    before = processors.usable()
     try:
         yield shares(["cpu"] * 2, [1] * 2)[0]
     finally:
@@ -82,7 +83,7 @@ def _film_costs(folder: Path, share: Share, repeats: int = 3) -> dict:
     target = folder / "out.mp4"
     encoding = media.plan(info, target, (4 * FRAME[0], 4 * FRAME[1]))
     films.claims.leave_token(folder / films.claims.TOKEN, "")
-    film = films.Film(info, encoding, video.Options(), target.name, folder, cores.count(), "")
+    film = films.Film(info, encoding, video.Options(), target.name, folder, processors.count(), "")
 
     def seconds(frames: int) -> float:
         segment = films.Segment(film, 0, 0, frames, marks[24 : 24 + frames])

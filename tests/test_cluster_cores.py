@@ -5,12 +5,13 @@ import os
 import pytest
 import torch
 
+from sa_upscale import processors
 from sa_upscale.cluster import cores, setup
 from sa_upscale.engine import calibration
 from sa_upscale.models.compact import Compact
 from tests.cluster_workers import Echo
 
-pytestmark = pytest.mark.skipif(not cores.usable(), reason="this system has no affinities")
+pytestmark = pytest.mark.skipif(not processors.usable(), reason="this system has no affinities")
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def machine(monkeypatch, tmp_path):
 @pytest.fixture
 def unbound():
     """What a worker in this process changes is as before."""
-    before, threads = cores.usable(), torch.get_num_threads()
+    before, threads = processors.usable(), torch.get_num_threads()
     yield before
     cores.keep_to(before)
     torch.set_num_threads(threads)
@@ -68,7 +69,7 @@ def test_a_worker_keeps_to_its_share_whatever_its_engine_was_measured_with(unbou
     seen = []
 
     def known(device):
-        seen.append(cores.usable())
+        seen.append(processors.usable())
         return calibration.Choice("fp32", 192, threads=7)
 
     monkeypatch.setattr(calibration, "known", known)
@@ -76,9 +77,9 @@ def test_a_worker_keeps_to_its_share_whatever_its_engine_was_measured_with(unbou
     place = setup.Place(setup.Setup("any", {}), setup.Share("cpu", 1, own))
     made = place.networks()["engine"](Compact(features=4, convs=1, scale=2), device="cpu")
     assert (made.precision, seen) == ("fp32", [unbound])
-    assert (cores.usable(), torch.get_num_threads()) == (own, 1)
+    assert (processors.usable(), torch.get_num_threads()) == (own, 1)
     with place.whole_machine():
-        assert cores.usable() == unbound
+        assert processors.usable() == unbound
     for thread in cores.THREADS.iterdir():
         assert os.sched_getaffinity(int(thread.name)) == own
 

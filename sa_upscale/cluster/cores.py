@@ -1,4 +1,4 @@
-"""The cores of this machine: how many there are, and which of them each of several workers has to itself."""
+"""Which cores of this machine each of several workers has to itself."""
 
 import contextlib
 import itertools
@@ -6,9 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sa_upscale.processors import count, usable
-
-__all__ = ["count", "divided", "keep_to", "usable"]
+from sa_upscale.processors import usable
 
 SYSTEM = Path("/sys/devices/system/cpu")
 THREADS = Path("/proc/self/task")

@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sa_upscale import media, upscale, video
-from sa_upscale.cluster import claims, cores
+from sa_upscale import media, processors, upscale, video
+from sa_upscale.cluster import claims
 from sa_upscale.cluster.pool import Outcome, Report, Seat, Team
 from sa_upscale.cluster.schedule import Item, Schedule
 from sa_upscale.cluster.setup import Admission, Place, Setup, Share, Weights, Where, crew_for
@@ -163,7 +163,7 @@ def _threads(encoding: media.Encoding) -> int:
     Reference: x265, `ThreadPool::getFrameThreadsCount`.
     """
     if encoding.codec != "libx265":
-        return cores.count()
+        return processors.count()
     there = os.cpu_count() or 1
     return 1 + sum(there >= least for least in (4, 8, 16, 32)) + (there >= 32 and encoding.height > 2000)
 

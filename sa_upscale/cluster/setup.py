@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sa_upscale import __version__, checkpoints, disk
+from sa_upscale import __version__, checkpoints, disk, processors
 from sa_upscale.cluster import claims, cores
 from sa_upscale.cluster.pool import Crew, Seat, Worker
 from sa_upscale.errors import UpscaleError
@@ -99,7 +99,7 @@ class Place:
     share: Share
     notices: list[str] = field(default_factory=list)
     loaded: dict[str, str] = field(default_factory=dict)
-    _all_cores: frozenset[int] = field(default_factory=cores.usable)
+    _all_cores: frozenset[int] = field(default_factory=processors.usable)
 
     def networks(self, **more) -> dict:
         """The keywords for `upscale.Networks`; also keeps to the share of the machine and checks the output folder."""
@@ -220,7 +220,7 @@ def crew_for(where: Where, factory: Callable[..., Worker], setup: Setup) -> Crew
             # A GPU of Ray's is the only one that its actor sees.
             kinds = ["cuda" if need["gpus"] else "cpu" for need in resources]
             # Which cores are whose is ours to say only where all of them are ours.
-            alone = cluster.is_own and nodes[0].get("CPU") == cores.count()
+            alone = cluster.is_own and nodes[0].get("CPU") == processors.count()
             given = [(setup, share) for share in shares(kinds, threads, apart=alone)]
             return rays.Actors(cluster, seats, factory, given, resources)
     if where.address:
@@ -228,7 +228,7 @@ def crew_for(where: Where, factory: Callable[..., Worker], setup: Setup) -> Crew
     from sa_upscale.cluster import processes
 
     devices = devices or [None]
-    threads = [max(1, cores.count() // len(devices))] * len(devices)
+    threads = [max(1, processors.count() // len(devices))] * len(devices)
     mixed = any(device != "cpu" for device in devices)
     names = [device or "this machine" for device in devices]
     seats = [

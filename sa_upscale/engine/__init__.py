@@ -50,11 +50,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Job:
-    """A picture to run: how to cut tiles `(1, …, h, w)` of it, and how a network makes `(1, C, h·scale, …)` of one.
+    """A picture to run, and how to cut tiles `(1, …, h, w)` of it, of which a network makes `(1, C, h·scale, …)`.
 
-    `row` takes the rows of a row of tiles and gives what cuts its tiles out.  `rows` makes of a tile what `forward`
-    does, in bands of rows, for networks that can.  The result has `channels` and the type `dtype`, and `scale` times
-    the size.
+    `row` takes the rows of a row of tiles and gives what cuts its tiles out.  `prepared` tiles are of what the
+    network's own `prepare` made.  The result has `channels` and the type `dtype`, and `scale` times the size.
     """
 
     height: int  # as given
@@ -62,10 +61,17 @@ class Job:
     padded_height: int  # as the network takes it
     padded_width: int
     row: Callable[[Span], Cut]
-    forward: Callable[[nn.Module, torch.Tensor], torch.Tensor]
-    rows: Callable[[nn.Module, torch.Tensor], Iterable[torch.Tensor]]
     channels: int
     dtype: np.dtype
+    prepared: bool = False
+
+    def forward(self, network: nn.Module, tile: torch.Tensor) -> torch.Tensor:
+        """What the network makes of a tile."""
+        return network.from_prepared(tile) if self.prepared else network(tile)
+
+    def rows(self, network: nn.Module, tile: torch.Tensor) -> Iterable[torch.Tensor]:
+        """The same in bands of rows from the top, for networks that can."""
+        return network.rows_from_prepared(tile) if self.prepared else network.rows(tile)
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,7 @@ class Engine:
             band = picture[rows.start : rows.stop]
             return lambda columns: self._tensor(band[:, columns.start : columns.stop])
 
-        job = Job(*image.shape[:2], *picture.shape[:2], row, nn.Module.__call__, _rows, image.shape[2], image.dtype)
+        job = Job(*image.shape[:2], *picture.shape[:2], row, image.shape[2], image.dtype)
         return self._run(job, on_progress)
 
     def frames_at_once(self, frame: np.ndarray) -> int:
@@ -194,7 +200,7 @@ class Engine:
 
         # The result is made as that of one picture of many channels.
         together = channels * len(images)
-        job = Job(height, width, *pictures[0].shape[:2], row, nn.Module.__call__, _rows, together, images[0].dtype)
+        job = Job(height, width, *pictures[0].shape[:2], row, together, images[0].dtype)
         made = self._run(job, None)
         return [np.ascontiguousarray(made[..., at : at + channels]) for at in range(0, together, channels)]
 
@@ -217,7 +223,7 @@ class Engine:
             return lambda columns: self._tensor(band[:, columns.start : columns.stop])
 
         padded = (round_up(height, multiple), round_up(width, multiple))
-        job = Job(height, width, *padded, row, nn.Module.__call__, _rows, channels, source.dtype)
+        job = Job(height, width, *padded, row, channels, source.dtype)
         yield from self._run_bands(job, on_progress)
 
     def prepare(self, frame: np.ndarray) -> Prepared:
@@ -249,7 +255,6 @@ class Engine:
             return self.run(middle, on_progress=on_progress)
         if len({(prepared.frame.shape, prepared.frame.dtype) for prepared in frames}) != 1:
             raise ValueError("the frames of one window differ in size or type")
-        has_entry = hasattr(self._source, "prepare")
         padded_height, padded_width = (round_up(side, self._source.multiple) for side in middle.shape[:2])
         # Prepared frames may already stand at the size of the result.
         ratio = frames[0].tensor.shape[-1] // padded_width
@@ -260,14 +265,8 @@ class Engine:
                 [band[..., columns.start * ratio : columns.stop * ratio] for band in bands], dim=1
             ).float()
 
-        def forward(network: nn.Module, tile: torch.Tensor) -> torch.Tensor:
-            return network.from_prepared(tile) if has_entry else network(tile)
-
-        def rows_of(network: nn.Module, tile: torch.Tensor) -> Iterable[torch.Tensor]:
-            return network.rows_from_prepared(tile) if has_entry else network.rows(tile)
-
-        channels, dtype = middle.shape[2], middle.dtype
-        job = Job(*middle.shape[:2], padded_height, padded_width, row, forward, rows_of, channels, dtype)
+        prepared = hasattr(self._source, "prepare")
+        job = Job(*middle.shape[:2], padded_height, padded_width, row, middle.shape[2], middle.dtype, prepared)
         return self._run(job, on_progress)
 
     def _run(self, job: Job, on_progress: Progress | None) -> np.ndarray:
@@ -474,10 +473,6 @@ class Engine:
         if self._on_notice and kind not in self._noticed:
             self._on_notice(text)
         self._noticed.add(kind)
-
-
-def _rows(network: nn.Module, tile: torch.Tensor) -> Iterable[torch.Tensor]:
-    return network.rows(tile)
 
 
 def _turned(tile: torch.Tensor, turns: int, mirrored: bool) -> torch.Tensor:

@@ -116,7 +116,7 @@ class Strip:
         """
         row, top = self.row, self.row.start * self.scale
         left = column.start * self.scale
-        low, high, to_right, below = [], [], [], []
+        low, high, seams = [], [], []
         for part in tile:
             # As they lie in memory: in the order of the channels it takes four times as long.
             bounds = part.permute(0, 2, 3, 1).aminmax()
@@ -125,12 +125,10 @@ class Strip:
             begin, end = max(row.begin, top), min(row.end, top + part.shape[2])
             if begin < end:
                 counted = part[:, :, begin - top : end - top, column.begin - left : column.end - left]
-                seams = self._place(column, counted.flatten(0, 1).permute(1, 2, 0), begin - row.begin)
-                to_right.append(seams[0])
-                below.append(seams[1])
+                seams.append(self._place(column, counted.flatten(0, 1).permute(1, 2, 0), begin - row.begin))
             top += part.shape[2]
-        self._from_left = torch.cat(to_right)
-        self.below.append(torch.cat(below))
+        self._from_left, below = map(torch.cat, zip(*seams, strict=True))
+        self.below.append(below)
         self._bounds.append(torch.stack((torch.stack(low).amin(), torch.stack(high).amax(), light)))
 
     def _place(self, column: Span, part: torch.Tensor, at: int) -> tuple[torch.Tensor, torch.Tensor]:

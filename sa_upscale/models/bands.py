@@ -99,7 +99,7 @@ def kept(rows: torch.Tensor, before: torch.Tensor | None) -> torch.Tensor:
     """A copy of a few rows, in the place of those kept `before`: a view would keep the whole band.
 
     New memory each time would be cut out of what a band has just left, where the next band then has no room: the heap
-    grew to several times what is in use, and memory that a process has not had before is slow.
+    grows, and memory that a process has not had before is slow.
     """
     if before is None or before.shape != rows.shape:
         return rows.clone()
