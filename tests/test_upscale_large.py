@@ -37,7 +37,7 @@ def made(source, engines, size, key, monkeypatch, most, output=None):
 @pytest.mark.parametrize("key", ["png", "tiff"])
 @pytest.mark.parametrize("with_alpha", [False, True])
 @pytest.mark.parametrize("depth", ["uint8", "uint16", "float32"])
-@pytest.mark.parametrize("size", [Size(2), Size(1.5), Size(4), Size(width=90, height=40, fit="crop")])
+@pytest.mark.parametrize("size", [Size(2), Size(1), Size(1.5), Size(4), Size(width=90, height=40, fit="crop")])
 def test_strips_give_the_whole_picture(engine, monkeypatch, key, with_alpha, depth, size):
     if (key, depth) == ("png", "float32"):
         return

@@ -14,6 +14,7 @@ from sa_upscale.upscale.pictures import (
     SOFTENED_REACH,
     Progress,
     Runner,
+    between,
     bled,
     bounds,
     is_hard,
@@ -100,7 +101,7 @@ def _enlarged(
     for index, engine in enumerate(engines):
         last = index == len(engines) - 1
         needed = last_step_size(engine, width, height)
-        if last and 2 * needed[0] <= columns and 2 * needed[1] <= rows:
+        if between(index, engines) and 2 * needed[0] <= columns and 2 * needed[1] <= rows:
             bands = resized_rows(Rows(bands), rows, *needed)
             columns, rows = needed
         # The last network has by far the most to do.

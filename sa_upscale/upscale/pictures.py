@@ -170,11 +170,19 @@ def _enlarged(
     areas = [math.prod(engine.scale for engine in engines[:index]) ** 2 for index in range(len(engines))]
     for index, engine in enumerate(engines):
         needed = last_step_size(engine, width, height)
-        if index == len(engines) - 1 and 2 * needed[0] <= array.shape[1] and 2 * needed[1] <= array.shape[0]:
-            # Less than half of it would be left at the end: four times the work and memory for nothing.
+        if between(index, engines) and 2 * needed[0] <= array.shape[1] and 2 * needed[1] <= array.shape[0]:
             array = resized(array, *needed)
         array = engine.run(array, on_progress=part(on_progress, sum(areas[:index]), areas[index], sum(areas)))
     return resized(array, width, height)
+
+
+def between(index: int, engines: Sequence[Runner]) -> bool:
+    """Whether what an engine is given may be reduced first: by half, where no more is left of its result at the end.
+
+    That is a quarter of the work and memory.  Only the last has results that large, and only what another network made
+    has nothing to lose; the source has.
+    """
+    return 0 < index == len(engines) - 1
 
 
 def last_step_size(engine: Runner, width: int, height: int) -> tuple[int, int]:
