@@ -13,6 +13,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from sa_upscale import __version__, checkpoints, processors
+from sa_upscale.defaults import CLEAN
 from sa_upscale.errors import UpscaleError
 
 LIBRARIES = (
@@ -107,7 +108,7 @@ def _devices(torch, reset: bool) -> Iterator[Finding]:
     if reset:
         calibration.forget()
 
-    model = checkpoints.load(checkpoints.DEFAULTS["image"], 4, download=False).model
+    model = checkpoints.load(CLEAN, 4, download=False).model
     for name, about in _found(torch).items():
         yield Finding("devices", name, about)
         device = torch.device(name)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sa_upscale import checkpoints, models
+from sa_upscale import checkpoints, defaults, models
 from sa_upscale.errors import UpscaleError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -135,8 +135,8 @@ def test_the_bundled_files_are_those_of_the_registry():
 
 
 def test_the_defaults_are_families_of_the_right_kind():
-    assert checkpoints.select(checkpoints.DEFAULTS["image"], kind="image").bundled
-    assert checkpoints.select(checkpoints.DEFAULTS["video"], kind="video").bundled
+    assert checkpoints.select(defaults.CLEAN, kind="image").bundled
+    assert checkpoints.select(defaults.DEFAULTS["video"], kind="video").bundled
 
 
 def test_public_files_are_pinned_to_what_was_verified():

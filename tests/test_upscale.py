@@ -18,6 +18,7 @@ from sa_upscale.upscale import (
     enlarge,
     image_file,
     load_engines,
+    networks,
     plan,
     plan_jobs,
     resized,
@@ -137,6 +138,14 @@ def test_a_chain_far_above_the_target_is_reduced_before_its_last_step():
     result = enlarge(Picture(noise(10, 20, 3)), [first, last], 100, 50)
     assert result.pixels.shape == (50, 100, 3)
     assert last.seen[0].shape == (13, 25, 3)
+
+
+@pytest.mark.parametrize(("native", "scale"), [(4, 2), (4, 1), (2, 1)])
+def test_the_source_is_whole_when_it_meets_its_only_network(native, scale):
+    """A network larger than asked for is no reason to throw away half of the picture first."""
+    source, engine = noise(12, 16, 3), Nearest(native)
+    enlarge(Picture(source), [engine], 16 * scale, 12 * scale)
+    assert np.array_equal(engine.seen[0], source)
 
 
 # --- the resize down -------------------------------------------------------------------------------------------
@@ -360,8 +369,9 @@ def test_a_link_to_the_input_is_the_input(tmp_path):
 
 @pytest.fixture
 def registry(monkeypatch):
-    def entry(name, family, scale, usable=True, kind="image"):
-        return SimpleNamespace(name=name, family=family, scale=scale, usable=usable, kind=kind)
+    def entry(name, family, scale, usable=True, kind="image", denoise=None):
+        known = {"name": name, "family": family, "scale": scale, "usable": usable, "kind": kind}
+        return SimpleNamespace(**known, fidelity=None, denoise=denoise)
 
     table = [
         entry("fam-x4", "fam", 4),
@@ -369,8 +379,9 @@ def registry(monkeypatch):
         entry("later-x4", "later", 4),
         entry("later-x2", "later", 2, usable=False),
         entry("clip-x4", "clip", 4, kind="video"),
+        entry("noisy-x4", "noisy", 4, denoise="fam-x4"),
     ]
-    monkeypatch.setitem(checkpoints.DEFAULTS, "image", "fam")
+    monkeypatch.setattr(networks, "CLEAN", "fam")
     monkeypatch.setattr(checkpoints, "entries", lambda: {one.name: one for one in table})
     return table
 
@@ -400,6 +411,8 @@ def engine_for(model, **_options):
         ("fam-x2", 8, ["fam-x2", "fam-x4"]),
         ("later", 8, ["later-x4", "later-x4"]),
         ("file-x2", 8, ["file-x2", "file-x2", "file-x2"]),
+        ("noisy", 2, ["noisy-x4"]),
+        ("noisy", 8, ["noisy-x4", "fam-x2"]),
     ],
 )
 def test_upscaler_loads_each_network_of_the_chain_once(registry, model, scale, chain):
@@ -601,6 +614,9 @@ class Ready:
 
     def __init__(self, engine):
         self.size, self.engine = Size(engine.scale), engine
+
+    def prepare(self, source, target, output, *, max_pixels):
+        return work.prepare(source, target, self.size, output, max_pixels=max_pixels)
 
     def enlarge(self, ready, on_progress):
         return work.enlarge(ready, [self.engine], on_progress)

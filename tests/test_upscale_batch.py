@@ -10,7 +10,7 @@ import pytest
 
 from sa_upscale import images
 from sa_upscale.errors import UpscaleError
-from sa_upscale.upscale import Output, Size, Upscaler, batch, forecast, plan_jobs, report, run_jobs
+from sa_upscale.upscale import Output, Size, Upscaler, forecast, plan_jobs, report, run_jobs, work
 from tests.test_upscale import Nearest, Ready, four_times, noise, save
 
 
@@ -36,7 +36,7 @@ def test_the_next_is_opened_and_the_last_written_while_one_is_at_work(folder, mo
             time.sleep(0.05)
             return super().enlarge(image)
 
-    opened, wrote = batch.prepare, images.write
+    opened, wrote = work.prepare, images.write
 
     def prepare(source, *rest, **options):
         if source.name != "a.png":
@@ -49,7 +49,7 @@ def test_the_next_is_opened_and_the_last_written_while_one_is_at_work(folder, mo
         time.sleep(0.02)
         return wrote(target, picture, **options)
 
-    monkeypatch.setattr(batch, "prepare", prepare)
+    monkeypatch.setattr(work, "prepare", prepare)
     monkeypatch.setattr(images, "write", write)
     results = run_jobs(jobs_of(folder), Ready(Watched(4)))
     assert [result.error for result in results] == [None] * 4

@@ -12,12 +12,11 @@ from sa_upscale.checkpoints.foreign import canonical
 from sa_upscale.checkpoints.hub import ANSWER_SECONDS
 from sa_upscale.checkpoints.inventory import Info, Row, Verdict, info, listing, verify
 from sa_upscale.checkpoints.loading import Checkpoint, load
-from sa_upscale.checkpoints.registry import DEFAULTS, Entry, entries, select, user_folder
+from sa_upscale.checkpoints.registry import Entry, entries, select, user_folder
 from sa_upscale.checkpoints.saving import save
 
 __all__ = [
     "ANSWER_SECONDS",
-    "DEFAULTS",
     "FORMAT_VERSION",
     "Checkpoint",
     "Entry",

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from sa_upscale.defaults import DEFAULTS
+from sa_upscale.defaults import CLEAN
 from sa_upscale.errors import UpscaleError, first_line, near
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -104,7 +104,7 @@ def _by_scale(entry: Entry) -> int:
 
 def wrong_kind(name: str, window: int) -> str:
     """Why a network of several frames is refused for a picture."""
-    return f"{name} is a video network, it needs {window} frames; for a picture take --model {DEFAULTS['image']}"
+    return f"{name} is a video network, it needs {window} frames; for a picture take --model {CLEAN}"
 
 
 def bundled_file(entry: Entry) -> Path | None:

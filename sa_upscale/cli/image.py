@@ -16,7 +16,6 @@ from sa_upscale.cli.options import (
     DevicesOption,
     EngineOption,
     JsonOption,
-    ModelOption,
     PrecisionOption,
     TileOption,
     how_to_run,
@@ -64,7 +63,16 @@ def image(
     fit: Annotated[
         Fit, typer.Option(help="With both: stay inside them, fill them, or fill them and crop what stands out.")
     ] = Fit.INSIDE,
-    model: ModelOption = DEFAULTS["image"],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A checkpoint or family of `models list`, or a file; auto: compact, or compact-real for noise and "
+            "JPEG blocks.",
+            metavar="NAME|PATH",
+        ),
+    ] = DEFAULTS["image"],
     strength: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="How much a perceptual checkpoint may invent: 1 all, 0 its fidelity sibling."),
@@ -226,7 +234,8 @@ def _tell(result, say: Voice) -> None:
         say.tell(facts, f"sa-upscale: {line}", failed=True)
         return
     done = "there already" if result.skipped else f"{result.seconds:.1f} s"
-    say.tell(facts, f"{target}  {result.width}x{result.height}  {done}")
+    chosen = f"  {' and '.join(result.damage)}: {', '.join(result.networks)}" if result.damage else ""
+    say.tell(facts, f"{target}  {result.width}x{result.height}  {done}{chosen}")
     for warning in result.warnings:
         say.notice(f"{source}: {warning}")
 
@@ -259,8 +268,8 @@ def _hint() -> None:
         # It was told before, or nothing can be remembered here.
         return
     print(
-        "compact is small and quick; for noisy or compressed photos try: sa-upscale models fetch realesrgan-x4plus, "
-        "then --model realesrgan (told once)",
+        "the bundled networks are small and quick; for noisy or compressed photos there is a larger one: "
+        "sa-upscale models fetch realesrgan-x4plus, then --model realesrgan (told once)",
         file=sys.stderr,
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from sa_upscale import __version__, checkpoints, disk, processors
 from sa_upscale.cluster import claims, cores
 from sa_upscale.cluster.pool import Crew, Seat, Worker
+from sa_upscale.defaults import AUTO
 from sa_upscale.errors import UpscaleError
 
 
@@ -41,7 +42,7 @@ class Weights:
         """Those of a model that is a file, or was imported; None for other names, which all machines can look up."""
         entry = checkpoints.entries().get(model)
         imported = entry and (checkpoints.user_folder() / (entry.file or "")).is_file()
-        if model in checkpoints.registry.names() and not imported:
+        if model in (AUTO, *checkpoints.registry.names()) and not imported:
             return None
         path = checkpoints.path(model)
         return cls(str(path.absolute()), checkpoints.sha256_of(path), path.read_bytes() if travel else None)

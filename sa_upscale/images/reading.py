@@ -23,8 +23,8 @@ class Opened:
     """A picture file whose header has been read: what is known before anything is decoded.
 
     `width` and `height` are those of the upright picture; `frames` is above 1 for animations and files of several
-    pages, `timed` tells the former; `loop` is how often an animation plays, 0 for ever.  `notes` are the changes that
-    reading has had to make so far, for the user.
+    pages, `timed` tells the former; `loop` is how often an animation plays, 0 for ever; `quality` is the estimate of a
+    JPEG.  `notes` are the changes that reading has had to make so far, for the user.
     """
 
     def __init__(self, name: str, key: str, source: Source):
@@ -34,6 +34,7 @@ class Opened:
         self.frames, self.loop = source.frames, source.loop
         self.timed = key != "tiff"
         self.format = source.becomes or FORMATS[key].becomes or key
+        self.quality = source.quality
         self.notes = source.notes
         self._whole: Picture | None = None
 

@@ -13,7 +13,7 @@ from sa_upscale import images
 from sa_upscale.errors import UpscaleError
 from sa_upscale.upscale.jobs import Job
 from sa_upscale.upscale.pictures import Progress, part
-from sa_upscale.upscale.work import Output, Ready, Result, Upscaler, prepare
+from sa_upscale.upscale.work import Output, Ready, Result, Upscaler
 
 LARGE_PIXELS = 50_000_000
 """A result with more pixels is written before the next picture is begun, so that memory holds one of them."""
@@ -66,7 +66,7 @@ def run_jobs(
                 ready = opening.result()
                 if isinstance(ready, Ready):
                     writing = writer.submit(upscaler.enlarge(ready, progress))
-                    result.width, result.height = ready.target.kept
+                    result.tell(ready)
                 else:
                     result.skipped, (result.width, result.height) = True, ready
             waiting.append((result, writing))
@@ -111,7 +111,7 @@ def _opened(job: Job, upscaler: Upscaler, output: Output, max_pixels: int) -> Re
             raise UpscaleError(f"the folder {job.target.parent} cannot be made: {error.strerror or error}") from None
     source, target = job.source or sys.stdin.buffer.read(), job.target or sys.stdout.buffer
     output = replace(output, format=job.format or output.format)
-    return prepare(source, target, upscaler.size, output, max_pixels=max_pixels)
+    return upscaler.prepare(source, target, output, max_pixels=max_pixels)
 
 
 def _done_size(job: Job, upscaler: Upscaler) -> Size | None:

@@ -4,10 +4,14 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from sa_upscale import checkpoints
+from sa_upscale.defaults import CLEAN
 from sa_upscale.engine import Engine
 from sa_upscale.errors import UpscaleError
 from sa_upscale.upscale.pictures import Runner
 from sa_upscale.upscale.sizes import check_scale
+
+_OPTIONS = {"fidelity": "strength", "denoise": "denoise"}
+"""How the share of a checkpoint in a mixture is asked for, by the field of `weights.toml` that names its sibling."""
 
 
 def plan(scale: float, available: Collection[int]) -> tuple[int, ...]:
@@ -31,7 +35,7 @@ class Networks:
     """The engines for whatever scales are asked for, each network loaded once.
 
     `model` is a checkpoint's name, the name of a family, of which the fitting members are taken, or the path of a file.
-    With `kind="video"` it may take several frames; what it lacks in scale the default image networks then add.
+    With `kind="video"` it may take several frames; what it lacks in scale the networks for clean pictures then add.
     `strength` from 0 to 1 mixes the weights of a perceptual checkpoint (1) with those of its fidelity sibling (0), and
     `denoise` likewise those of one that offers it.  `running` is how engines run: device, precision, tile, tta,
     match_color.  `on_fetch(name)` gives the progress callback for the download of one checkpoint.  `load` and `engine`
@@ -68,8 +72,15 @@ class Networks:
         return [self._ready(name, scale) for name in self._chosen(scale)]
 
     def names(self, scale: float) -> list[str]:
-        """What those engines run, by name: each once, files without their folders.  Errors as for `for_scale`."""
-        return list(dict.fromkeys(Path(name).name for name in self._chosen(scale)))
+        """What those engines run, by name: each once, files without their folders, mixtures with their share.
+
+        Errors as for `for_scale`.
+        """
+        return list(dict.fromkeys(self._name(name) for name in self._chosen(scale)))
+
+    def _name(self, name: str) -> str:
+        mixed = [f"{_OPTIONS[kind]} {share:g}" for kind, share in self._mixing.items() if _sibling(name, kind)]
+        return f"{Path(name).name} ({', '.join(mixed)})" if mixed else Path(name).name
 
     def _chosen(self, scale: float) -> list[str]:
         if scale < 1:
@@ -78,6 +89,11 @@ class Networks:
         known = _relatives(self._model)
         if known:
             chain = _chain(self._model, scale, known)
+            clean = _sibling(chain[0], "denoise")
+            if clean and len(chain) > 1:
+                # After the first network there is no noise for a second one to take away.
+                clean = checkpoints.entries()[clean].family
+                chain[1:] = _chain(clean, scale / known[chain[0]], _relatives(clean))
             self._require_siblings(chain)
             return chain
         self._require_siblings([self._model])
@@ -85,8 +101,7 @@ class Networks:
         if first.window == 1:
             return [self._model] * len(plan(scale, [first.scale]))
         left = scale / first.scale
-        image = checkpoints.DEFAULTS["image"]
-        return [self._model, *(_chain(image, left, _relatives(image)) if left > 1 else [])]
+        return [self._model, *(_chain(CLEAN, left, _relatives(CLEAN)) if left > 1 else [])]
 
     def _ready(self, name: str, scale: float) -> Runner:
         if name not in self._loaded:
@@ -103,7 +118,7 @@ class Networks:
 
     def _require_siblings(self, chain: list[str]) -> None:
         for kind, share in self._mixing.items():
-            option = {"fidelity": "strength", "denoise": "denoise"}[kind]
+            option = _OPTIONS[kind]
             if not 0 <= share <= 1:
                 raise UpscaleError(f"the {option} is a number from 0 to 1, not {share:g}")
             if not any(_sibling(name, kind) for name in chain):

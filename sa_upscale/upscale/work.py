@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sa_upscale import __version__, images
+from sa_upscale.defaults import AUTO, CLEAN, DAMAGED
 from sa_upscale.errors import UpscaleError
-from sa_upscale.upscale import large, pictures
+from sa_upscale.upscale import damage, large, pictures
+from sa_upscale.upscale.choosing import Choice, look
 from sa_upscale.upscale.networks import Networks
 from sa_upscale.upscale.pictures import Progress, Runner
 from sa_upscale.upscale.sizes import Size, Target
@@ -45,7 +47,8 @@ class Result:
 
     `width` and `height` are those of the result, None when there is none; `source` and `target` are None for standard
     input and output.  `error` is a line for the user, None when all went well; `skipped` says that the result was there
-    already.
+    already.  `networks` names what it went through, and `damage` says what of it, found in the picture, they were
+    chosen to take away.
     """
 
     source: Path | None
@@ -56,13 +59,21 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
     skipped: bool = False
+    networks: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+
+    def tell(self, ready: "Ready") -> None:
+        """Of a picture that went through the networks."""
+        self.width, self.height = ready.target.kept
+        self.networks, self.damage = ready.networks, ready.found.kinds if ready.found else []
 
 
 @dataclass
 class Ready:
     """A picture that can go through the networks: its header, the size it is to have, and its pixels if it is small.
 
-    `sink` is where its result goes, and `output` how it is written, with the format decided.
+    `sink` is where its result goes, and `output` how it is written, with the format decided.  `found` is what is wrong
+    with it, where that decides on the networks, and `networks` names them once it went through.
     """
 
     opened: images.Opened
@@ -71,17 +82,36 @@ class Ready:
     sink: Path | BinaryIO
     output: Output
     picture: images.Picture | None
+    found: damage.Damage | None = None
+    networks: list[str] = field(default_factory=list)
 
 
 class Upscaler:
     """The networks for one size, loaded once, for as many pictures as there are.
 
+    With the model "auto" each picture is looked at, and noise or JPEG blocks decide on its networks, unless `strength`
+    or `denoise` is given: the former is that of the networks for clean pictures, the latter of those for others.
     `options` and errors as for `Networks`.
     """
 
-    def __init__(self, model: str | Path, size: Size | float, **options):
+    def __init__(
+        self,
+        model: str | Path,
+        size: Size | float,
+        *,
+        strength: float | None = None,
+        denoise: float | None = None,
+        **options,
+    ):
         self.size = size if isinstance(size, Size) else Size(size)
-        self.networks = Networks(model, **options)
+        decided = DAMAGED if denoise is not None else CLEAN if strength is not None else None
+        if model == AUTO and decided:
+            model = decided
+        self._choice = Choice(**options) if model == AUTO else None
+        self.networks = (
+            self._choice.clean if self._choice else Networks(model, strength=strength, denoise=denoise, **options)
+        )
+        """Those for pictures with nothing wrong."""
         # Whatever is wrong with the model is known before the first picture.
         self.networks.for_scale(1 if self.size.exact else self.size.scale)
 
@@ -95,19 +125,36 @@ class Upscaler:
         on_progress: Progress | None = None,
     ) -> Result:
         """Enlarge one picture; arguments and errors as for `image_file`."""
-        return _from_end_to_end(
-            lambda ready: self.enlarge(ready, on_progress), source, target, self.size, output, max_pixels
-        )
+        started = time.perf_counter()
+        ready = self.prepare(source, target, output, max_pixels=max_pixels)
+        return _finished(ready, self.enlarge(ready, on_progress), source, started)
+
+    def prepare(
+        self, source: Path | bytes, target: Path | BinaryIO, output: Output, *, max_pixels: int = images.MAX_PIXELS
+    ) -> Ready:
+        """As `prepare`, and look at the picture if that decides on the networks."""
+        ready = prepare(source, target, self.size, output, max_pixels=max_pixels)
+        if self._choice and ready.target.scale >= 1:
+            ready.found = look(ready.opened, ready.picture)
+        return ready
+
+    def engines_for(self, picture: images.Picture, scale: float) -> list[Runner]:
+        """Those that suit it, to run one after the other."""
+        found = damage.measure(picture.pixels, picture.quality) if self._choice else None
+        return self._suited(found, scale).for_scale(scale)
 
     def enlarge(self, ready: Ready, on_progress: Progress | None = None) -> Finish:
         """Run the networks, and return what writes the result and tells what was lost."""
         scale = ready.target.scale
-        software = self._software(scale) if ready.output.tag else None
-        return enlarge(ready, self.networks.for_scale(scale), on_progress, software=software)
+        networks = self._suited(ready.found, scale)
+        engines = networks.for_scale(scale)
+        ready.networks = networks.names(scale)
+        # What a result says of itself.
+        told = ", ".join((f"sa-upscale {__version__}", *ready.networks, f"x{scale:.4g}"))
+        return enlarge(ready, engines, on_progress, software=told if ready.output.tag else None)
 
-    def _software(self, scale: float) -> str:
-        """What a result says of itself: tool, version, checkpoints, scale."""
-        return ", ".join((f"sa-upscale {__version__}", *self.networks.names(scale), f"x{scale:.4g}"))
+    def _suited(self, found: damage.Damage | None, scale: float) -> Networks:
+        return self._choice.of(found, scale) if self._choice and found else self.networks
 
 
 def image_file(
@@ -129,23 +176,16 @@ def image_file(
     Raises `UpscaleError` when the source cannot be read or the result cannot be written, the latter before the work
     where that can be known.
     """
-    return _from_end_to_end(
-        lambda ready: enlarge(ready, engines, on_progress), source, target, Size(scale), output, max_pixels
-    )
-
-
-def _from_end_to_end(
-    work: Callable[[Ready], Finish],
-    source: Path | bytes,
-    target: Path | BinaryIO,
-    size: Size,
-    output: Output,
-    max_pixels: int,
-) -> Result:
     started = time.perf_counter()
-    ready = prepare(source, target, size, output, max_pixels=max_pixels)
-    warnings = work(ready)()
-    return Result(_file(source), _file(target), *ready.target.kept, time.perf_counter() - started, warnings)
+    ready = prepare(source, target, Size(scale), output, max_pixels=max_pixels)
+    return _finished(ready, enlarge(ready, engines, on_progress), source, started)
+
+
+def _finished(ready: Ready, finish: Finish, source: Path | bytes, started: float) -> Result:
+    result = Result(_file(source), _file(ready.sink), warnings=finish())
+    result.tell(ready)
+    result.seconds = time.perf_counter() - started
+    return result
 
 
 def prepare(

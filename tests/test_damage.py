@@ -1,0 +1,211 @@
+import io
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sa_upscale import images
+from sa_upscale.errors import UpscaleError
+from sa_upscale.upscale import Output, Size, Upscaler, damage, plan_jobs, run_jobs
+
+
+def scene(height=320, width=400, seed=0):
+    """Soft colours with sharp discs, as a camera might see them; no noise."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.uniform(40, 210, (6, 8, 3)).astype(np.float32)
+    picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    for _ in range(25):
+        centre = tuple(int(value) for value in generator.integers(0, (width, height)))
+        colour = tuple(float(value) for value in generator.uniform(20, 235, 3))
+        cv2.circle(picture, centre, int(generator.integers(3, 24)), colour, -1, cv2.LINE_AA)
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def noisy(picture, sigma, seed=1):
+    noise = np.random.default_rng(seed).normal(0, sigma, picture.shape)
+    return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
+
+
+def jpeg(picture, quality):
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def decoded(data):
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("picture", [scene(), scene(seed=3), np.zeros((64, 64, 3), np.uint8), scene(20, 30)])
+def test_a_clean_picture_has_no_damage(picture):
+    found = damage.measure(picture)
+    assert (found.share, found.kinds) == (0, [])
+
+
+@pytest.mark.parametrize("sigma", [4, 8, 16])
+def test_white_noise_is_found_and_measured(sigma):
+    grey = scene()[..., 1:2].repeat(3, axis=2)
+    picture = np.clip(grey + np.random.default_rng(0).normal(0, sigma, (*grey.shape[:2], 1)), 0, 255).astype(np.uint8)
+    # The flattest squares are chosen among noisy ones, which costs a little of it.
+    assert damage.measure(picture).noise == pytest.approx(sigma, rel=0.15)
+
+
+def test_noise_decides_by_its_strength():
+    shares = [damage.measure(noisy(scene(), sigma)).share for sigma in (1, 2, 5, 9)]
+    assert shares == [0, 0, 0.5, 1]
+    assert damage.measure(noisy(scene(), 9)).kinds == ["noise"]
+
+
+def test_fine_texture_and_dithering_are_no_noise():
+    texture = cv2.GaussianBlur(noisy(np.full((320, 320, 3), 128, np.uint8), 60), (0, 0), 1.0)
+    dithered = np.asarray(
+        Image.fromarray(scene()).convert("P", palette=Image.Palette.ADAPTIVE, colors=6).convert("RGB")
+    )
+    checks = (np.indices((320, 320)).sum(0) % 2 * 60 + 90).astype(np.uint8)[..., None]
+    assert [damage.measure(each).noise for each in (texture, dithered, checks)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (3, 5)])
+def test_blocks_are_found_wherever_the_picture_was_cropped(shift):
+    picture = decoded(jpeg(scene(), 40))[shift[0] :, shift[1] :]
+    assert damage.measure(picture).kinds == ["JPEG blocks"]
+    assert damage.measure(picture).share == 1
+
+
+def test_stripes_of_the_period_of_blocks_are_no_blocks():
+    stripes = np.full((320, 320, 1), 100, np.uint8)
+    stripes[:, ::8] = 160
+    assert damage.measure(stripes).blocks == 0
+
+
+@pytest.mark.parametrize(("quality", "share"), [(None, 0), (100, 0), (92, 0), (91, 0.5), (84, 0.5), (83, 1), (30, 1)])
+def test_the_quality_of_a_jpeg_decides_where_its_blocks_cannot_be_seen(quality, share):
+    assert damage.measure(scene(24, 24), quality).share == share
+    assert damage.Damage(quality=quality).share == share
+
+
+def test_a_fine_jpeg_with_its_own_faint_blocks_is_spared():
+    assert damage.Damage(blocks=0.4, quality=95).share == 0.5
+    assert damage.Damage(blocks=0.4).share == 1
+
+
+@pytest.mark.parametrize("bad", [noisy(scene(), 9), decoded(jpeg(scene(), 40))])
+def test_depth_does_not_change_what_is_found(bad):
+    found = damage.measure(bad)
+    others = [bad.astype(np.uint16) * 257, bad.astype(np.float32) / 255]
+    for other in map(damage.measure, others):
+        assert other.noise == pytest.approx(found.noise, abs=1e-3)
+        assert other.blocks == pytest.approx(found.blocks, abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [(300, 420), (1200, 500), (1100, 1300)])
+def test_bands_of_any_height_give_the_same(size):
+    picture = noisy(scene(*size), 6)
+    bands = np.split(picture, [1, 8, 200, 203])
+    assert damage.measure_rows(bands, *size) == damage.measure(picture)
+
+
+def test_large_pictures_are_looked_at_in_windows():
+    picture = scene(1100, 1300)
+    looked = list(damage._windows([picture], 1100, 1300))
+    assert [window.shape for window in looked] == [(352, 352)] * 9
+    assert np.array_equal(looked[2], cv2.cvtColor(picture[:352, 944:1296].astype(np.float32), cv2.COLOR_RGB2GRAY))
+
+
+# --- networks by what was found --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def automatic():
+    return Upscaler("auto", 4, device="cpu", precision="fp32")
+
+
+def saved(folder, name, picture):
+    images.write(folder / name, images.Picture(picture), lossless=True)
+    return folder / name
+
+
+def test_each_picture_gets_the_network_that_suits_it(automatic, tmp_path):
+    clean = saved(tmp_path, "clean.png", scene(40, 56))
+    little = saved(tmp_path, "little.png", noisy(scene(96, 112), 5))
+    much = tmp_path / "much.jpg"
+    much.write_bytes(jpeg(scene(40, 56), 50))
+    results = run_jobs(plan_jobs([clean, little, much], size=Size(4)), automatic)
+    assert [(result.networks, result.damage) for result in results] == [
+        (["compact-x4"], []),
+        (["compact-x4-real (denoise 0.5)"], ["noise"]),
+        (["compact-x4-real"], ["JPEG blocks"]),
+    ]
+    for result, name in zip(results, ("compact-x4", "compact-x4-real (denoise 0.5)", "compact-x4-real"), strict=True):
+        assert f", {name}, x4" in str(Image.open(result.target).info) or name.encode() in result.target.read_bytes()
+        named = Upscaler(name.split()[0], 4, denoise=0.5 if "(" in name else None, device="cpu", precision="fp32")
+        named.image_file(result.source, tmp_path / f"named{result.source.suffix}")
+        again = images.read(tmp_path / f"named{result.source.suffix}").pixels
+        assert np.array_equal(images.read(result.target).pixels, again)
+
+
+def test_up_to_twice_the_size_half_is_enough(tmp_path):
+    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 12))
+    for scale, network in ((2, "compact-x4-real (denoise 0.5)"), (2.1, "compact-x4-real")):
+        result = Upscaler("auto", scale, device="cpu", precision="fp32").image_file(source, tmp_path / "out.png")
+        assert result.networks == [network]
+
+
+def test_a_share_that_is_asked_for_ends_the_choice(tmp_path):
+    source = saved(tmp_path, "in.png", noisy(scene(96, 112), 12))
+    for options, network in (
+        ({"strength": 0.5}, "compact-x4 (strength 0.5)"),
+        ({"denoise": 0.25}, "compact-x4-real (denoise 0.25)"),
+    ):
+        result = Upscaler("auto", 4, device="cpu", precision="fp32", **options).image_file(source, tmp_path / "out.png")
+        assert (result.networks, result.damage) == ([network], [])
+    with pytest.raises(UpscaleError, match="no sibling"):
+        Upscaler("auto", 4, strength=0.5, denoise=0.5)
+
+
+def test_animations_are_judged_by_their_first_frame_and_played_whole(automatic, tmp_path):
+    frames = [(images.Picture(noisy(scene(64, 80), 12, seed)), 40.0) for seed in range(3)]
+    images.write_frames(tmp_path / "in.png", iter(frames), 3, 0)
+    result = automatic.image_file(tmp_path / "in.png", tmp_path / "out.png")
+    assert result.damage == ["noise"]
+    assert images.opened(tmp_path / "out.png").frames == 3
+
+
+def test_a_picture_made_in_strips_is_judged_as_well(automatic, tmp_path, monkeypatch):
+    monkeypatch.setattr("sa_upscale.upscale.work.STREAM_PIXELS", 1000)
+    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 12))
+    ready = automatic.prepare(source, tmp_path / "out.png", Output())
+    assert ready.picture is None
+    assert ready.found == damage.measure(images.read(source).pixels)
+
+
+def test_reducing_needs_no_look(tmp_path):
+    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 12))
+    upscaler = Upscaler("auto", Size(4, max_size=40), device="cpu")
+    assert upscaler.prepare(source, tmp_path / "out.png", Output()).found is None
+
+
+def test_arrays_are_judged_too():
+    import sa_upscale
+
+    bad = noisy(scene(64, 80), 12)
+    by_itself = sa_upscale.load(device="cpu", precision="fp32")(bad)
+    assert np.array_equal(by_itself, sa_upscale.load("compact-real", device="cpu", precision="fp32")(bad))
+
+
+def test_the_line_and_the_events_tell_what_was_chosen(tmp_path):
+    from typer.testing import CliRunner
+
+    from sa_upscale.cli import app
+
+    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 12))
+    saved(tmp_path, "fine.png", scene(40, 48))
+    run = ["image", str(source), str(tmp_path / "fine.png"), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    lines = CliRunner().invoke(app, run).stdout.splitlines()
+    assert lines[0].endswith("s  noise: compact-x4-real")
+    assert lines[1].endswith(" s")
+    events = [json.loads(line) for line in CliRunner().invoke(app, [*run, "--json"]).stdout.splitlines()]
+    told = [(event["networks"], event["damage"]) for event in events if event["event"] == "result"]
+    assert told == [(["compact-x4-real"], ["noise"]), (["compact-x4"], [])]
