@@ -107,6 +107,22 @@ def test_bands_of_any_height_give_the_same(size):
     assert damage.measure_rows(bands, *size) == damage.measure(picture)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 18), (19, 3000), (1057, 18)])
+def test_pictures_of_any_shape_can_be_measured(size, dtype):
+    white = 1 if dtype == "float32" else np.iinfo(dtype).max
+    picture = (np.random.default_rng(0).random((*size, 3)) * white).astype(dtype)
+    found = damage.measure(picture)
+    assert min(found.noise, found.blocks) >= 0
+
+
+def test_floats_beyond_white_and_nonsense_are_no_damage():
+    strange = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32) * 1e30
+    assert damage.measure(strange).share == 0
+    for value in (np.inf, np.nan):
+        assert damage.measure(np.full((64, 64, 1), value, np.float32)).share == 0
+
+
 def test_large_pictures_are_looked_at_in_windows():
     picture = scene(1100, 1300)
     looked = list(damage._windows([picture], 1100, 1300))

@@ -97,7 +97,8 @@ def _spread(length: int) -> list[slice]:
 
 
 def _luma(pixels: np.ndarray) -> np.ndarray:
-    scaled = pixels.astype(np.float32) * np.float32(255 / top(pixels.dtype))
+    # Scene-referred floats go beyond white.
+    scaled = np.clip(pixels.astype(np.float32) * np.float32(255 / top(pixels.dtype)), 0, 255)
     return cv2.cvtColor(scaled, cv2.COLOR_RGB2GRAY) if scaled.shape[2] == 3 else scaled[..., 0]
 
 
@@ -110,7 +111,7 @@ def _noise(windows: Sequence[np.ndarray]) -> float:
     """
     mixed, plain = [], []
     for luma in windows:
-        rows, columns = ((side - 2) // _CELL * _CELL for side in luma.shape)
+        rows, columns = (max(0, side - 2) // _CELL * _CELL for side in luma.shape)
         if not rows or not columns:
             continue
         inner = (slice(1, rows + 1), slice(1, columns + 1))
