@@ -80,14 +80,14 @@ def test_stripes_of_the_period_of_blocks_are_no_blocks():
     assert damage.measure(stripes).blocks == 0
 
 
-@pytest.mark.parametrize(("quality", "share"), [(None, 0), (100, 0), (92, 0), (91, 0.5), (84, 0.5), (83, 1), (30, 1)])
+@pytest.mark.parametrize(("quality", "share"), [(None, 0), (100, 0), (95, 0), (94, 0.5), (84, 0.5), (83, 1), (30, 1)])
 def test_the_quality_of_a_jpeg_decides_where_its_blocks_cannot_be_seen(quality, share):
     assert damage.measure(scene(24, 24), quality).share == share
     assert damage.Damage(quality=quality).share == share
 
 
 def test_a_fine_jpeg_with_its_own_faint_blocks_is_spared():
-    assert damage.Damage(blocks=0.4, quality=95).share == 0.5
+    assert damage.Damage(blocks=0.4, quality=96).share == 0.5
     assert damage.Damage(blocks=0.4).share == 1
 
 

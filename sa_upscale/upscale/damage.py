@@ -53,10 +53,10 @@ class Damage:
     def _shares(self) -> dict[str, float]:
         lost = 0 if self.quality is None else 100 - self.quality
         blocky = _level(self.blocks, 0.35, 0.35)
-        if self.quality and lost < 9:
+        if self.quality and lost < 6:
             # A fine JPEG shows its own blocks where it is smooth.
             blocky = min(blocky, 0.5)
-        return {"noise": _level(self.noise, 2.2, 4.5), "JPEG blocks": max(blocky, _level(lost, 9, 17))}
+        return {"noise": _level(self.noise, 2.2, 4.5), "JPEG blocks": max(blocky, _level(lost, 6, 17))}
 
 
 def _level(value: float, some: float, much: float) -> float:
