@@ -11,9 +11,10 @@ from sa_upscale.images.picture import top
 WINDOW = 352
 """Large pictures are looked at in three by three windows of this side in pixels: as telling, and quicker."""
 
-_CELL = 16  # pixels a side of the squares that noise is looked for in
-_FLATTEST = 0.2  # of the squares: those with the least structure of their own
-_WHITE = (0.8, 1.5)  # of the ratio in `_noise`, which is 1 for white noise; dithering is below, structure above
+_CELL = 8  # pixels a side of the squares that noise is looked for in
+_FLATTEST = 0.1  # of the squares: those with the least structure of their own
+_KEPT = 0.8  # of the deviation of pure noise is found in the flattest of its squares
+_WHITE = (0.8, 1.6)  # of the ratio in `_noise`, which is 1 for white noise; dithering is below, structure above
 _PERIOD = 8  # pixels a side of JPEG's blocks
 _JUMP = 4  # of 255: a larger step is an edge
 _CERTAIN = 3.5  # standard errors by which the columns at one phase have to stand out
@@ -56,7 +57,7 @@ class Damage:
         if self.quality and lost < 6:
             # A fine JPEG shows its own blocks where it is smooth.
             blocky = min(blocky, 0.5)
-        return {"noise": _level(self.noise, 2.2, 4.5), "JPEG blocks": max(blocky, _level(lost, 6, 17))}
+        return {"noise": _level(self.noise, 2.5, 5.0), "JPEG blocks": max(blocky, _level(lost, 6, 17))}
 
 
 def _level(value: float, some: float, much: float) -> float:
@@ -126,7 +127,8 @@ def _noise(windows: Sequence[np.ndarray]) -> float:
         return 0.0
     flattest = np.argsort(half)[: max(4, int(_FLATTEST * len(half)))]
     ratio = np.median(half[flattest] / (variance[flattest] + 0.01))
-    return float(np.sqrt(np.median(variance[flattest]))) if _WHITE[0] <= ratio <= _WHITE[1] else 0.0
+    deviation = float(np.sqrt(np.median(variance[flattest]))) / _KEPT
+    return deviation if _WHITE[0] <= ratio <= _WHITE[1] else 0.0
 
 
 def _means(values: np.ndarray) -> np.ndarray:
