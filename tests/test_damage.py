@@ -9,6 +9,7 @@ from PIL import Image
 from sa_upscale import images
 from sa_upscale.errors import UpscaleError
 from sa_upscale.upscale import Output, Size, Upscaler, damage, plan_jobs, run_jobs
+from tests.pictures import pillow_bytes
 
 
 def scene(height=320, width=400, seed=0):
@@ -29,9 +30,7 @@ def noisy(picture, sigma, seed=1):
 
 
 def jpeg(picture, quality):
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=quality)
-    return stream.getvalue()
+    return pillow_bytes(Image.fromarray(picture), "JPEG", quality=quality)
 
 
 def decoded(data):

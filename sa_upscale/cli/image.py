@@ -15,6 +15,7 @@ from sa_upscale.cli.options import (
     DeviceOption,
     DevicesOption,
     EngineOption,
+    ImageModelOption,
     JsonOption,
     PrecisionOption,
     TileOption,
@@ -63,16 +64,7 @@ def image(
     fit: Annotated[
         Fit, typer.Option(help="With both: stay inside them, fill them, or fill them and crop what stands out.")
     ] = Fit.INSIDE,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A checkpoint or family of `models list`, or a file; auto: compact, or compact-real for noise and "
-            "JPEG blocks.",
-            metavar="NAME|PATH",
-        ),
-    ] = DEFAULTS["image"],
+    model: ImageModelOption = DEFAULTS["image"],
     strength: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="How much a perceptual checkpoint may invent: 1 all, 0 its fidelity sibling."),

@@ -25,9 +25,13 @@ class ClusterEngine(enum.StrEnum):
     RAY = "ray"
 
 
-ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="A checkpoint or family of `models list`, or a file.", metavar="NAME|PATH")
-]
+def _model(more: str = "."):
+    said = f"A checkpoint or family of `models list`, or a file{more}"
+    return Annotated[str, typer.Option("--model", "-m", help=said, metavar="NAME|PATH")]
+
+
+ModelOption = _model()
+ImageModelOption = _model("; auto: compact, or compact-real for noise and JPEG blocks.")
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the fastest there is by default.", show_default=False)
 ]

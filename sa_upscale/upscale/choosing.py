@@ -40,7 +40,7 @@ class Choice:
 def look(opened: images.Opened, picture: images.Picture | None = None) -> damage.Damage:
     """What is wrong with an opened picture, with the first where there are several; `picture` if it was read."""
     if picture is None and opened.frames > 1:
-        picture, _ = next(opened.play())
+        picture = opened.read()
     if picture is not None:
         return damage.measure(picture.pixels, picture.quality)
     bands = (pixels for pixels, _ in opened.rows())

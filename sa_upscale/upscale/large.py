@@ -14,15 +14,14 @@ from sa_upscale.upscale.pictures import (
     SOFTENED_REACH,
     Progress,
     Runner,
-    between,
     bled,
     bounds,
     is_hard,
     kept_within,
-    last_step_size,
     nearest,
     resized_rows,
     shares,
+    size_between,
     softened,
 )
 
@@ -100,10 +99,9 @@ def _enlarged(
     rows, columns = size
     for index, engine in enumerate(engines):
         last = index == len(engines) - 1
-        needed = last_step_size(engine, width, height)
-        if between(index, engines) and 2 * needed[0] <= columns and 2 * needed[1] <= rows:
-            bands = resized_rows(Rows(bands), rows, *needed)
-            columns, rows = needed
+        if less := size_between(index, engines, (columns, rows), (width, height)):
+            bands = resized_rows(Rows(bands), rows, *less)
+            columns, rows = less
         # The last network has by far the most to do.
         bands = engine.run_rows(bands, rows, on_progress=on_progress if last else None)
         rows, columns = rows * engine.scale, columns * engine.scale

@@ -169,25 +169,24 @@ def _enlarged(
             return _enlarged(inside, engines, width, height, on_progress) * np.float32(high - low) + np.float32(low)
     areas = [math.prod(engine.scale for engine in engines[:index]) ** 2 for index in range(len(engines))]
     for index, engine in enumerate(engines):
-        needed = last_step_size(engine, width, height)
-        if between(index, engines) and 2 * needed[0] <= array.shape[1] and 2 * needed[1] <= array.shape[0]:
-            array = resized(array, *needed)
+        if less := size_between(index, engines, array.shape[1::-1], (width, height)):
+            array = resized(array, *less)
         array = engine.run(array, on_progress=part(on_progress, sum(areas[:index]), areas[index], sum(areas)))
     return resized(array, width, height)
 
 
-def between(index: int, engines: Sequence[Runner]) -> bool:
-    """Whether what an engine is given may be reduced first: by half, where no more is left of its result at the end.
+def size_between(
+    index: int, engines: Sequence[Runner], size: tuple[int, int], wanted: tuple[int, int]
+) -> tuple[int, int] | None:
+    """To what (width, height) a picture of that `size` may be reduced before that engine, None if it may not.
 
-    That is a quarter of the work and memory.  Only the last has results that large, and only what another network made
-    has nothing to lose; the source has.
+    The last of several makes results so large that a quarter of the work and memory counts: where half of what it is
+    given is enough for what is `wanted` at the end.  What another network made can spare that; the source cannot.
     """
-    return 0 < index == len(engines) - 1
-
-
-def last_step_size(engine: Runner, width: int, height: int) -> tuple[int, int]:
-    """(width, height) that the last network must be given."""
-    return -(-width // engine.scale), -(-height // engine.scale)
+    if not 0 < index == len(engines) - 1:
+        return None
+    needed = tuple(-(-side // engines[index].scale) for side in wanted)
+    return needed if all(2 * least <= side for least, side in zip(needed, size, strict=True)) else None
 
 
 def _is_grey(pixels: np.ndarray) -> bool:
