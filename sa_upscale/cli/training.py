@@ -92,7 +92,9 @@ def finetune(
 def _fit(recipe, run: Path, resume: bool, device: str | None, say: Voice):
     """Run `train.fit` and show how it stands."""
     from sa_upscale import train
+    from sa_upscale.train import memory
 
+    memory.keep()
     with say.progress() as progress:
         try:
             return train.fit(
