@@ -42,8 +42,8 @@ def damages() -> dict[str, Callable[[np.ndarray], Damaged]]:
     def noisy(pixels: np.ndarray, sigma: float) -> np.ndarray:
         return np.clip(np.rint(pixels + generator.normal(0, sigma, pixels.shape)), 0, 255).astype(np.uint8)
 
-    jpegs = {f"JPEG {quality}": lambda pixels, quality=quality: saved(pixels, quality) for quality in (95, 90, 80, 60)}
-    noises = {f"noise {sigma}": lambda pixels, sigma=sigma: (noisy(pixels, sigma), None) for sigma in (2, 4, 8)}
+    jpegs = {f"JPEG {quality}": lambda pixels, quality=quality: saved(pixels, quality) for quality in (95, 90, 80, 60, 40)}
+    noises = {f"noise {sigma}": lambda pixels, sigma=sigma: (noisy(pixels, sigma), None) for sigma in (2, 4, 8, 16)}
     return {
         "none": lambda pixels: (pixels, None),
         **jpegs,
@@ -82,7 +82,7 @@ def main() -> None:
             pixels, quality = harm(bicubic(original, scale))
             for known in (True, False):
                 found = damage.measure(pixels, quality if known else None)
-                chosen.setdefault((name, known), []).append(networks.share(found, scale))
+                chosen.setdefault((name, known), []).append(found.share(scale))
             for share in SHARES:
                 engines = networks.of_share(share).for_scale(scale)
                 made = upscale.enlarge(images.Picture(pixels), engines, width, height).pixels

@@ -40,7 +40,7 @@ def decoded(data):
 @pytest.mark.parametrize("picture", [scene(), scene(seed=3), np.zeros((64, 64, 3), np.uint8), scene(20, 30)])
 def test_a_clean_picture_has_no_damage(picture):
     found = damage.measure(picture)
-    assert (found.share, found.kinds) == (0, [])
+    assert (found.share(4), found.kinds) == (0, [])
 
 
 @pytest.mark.parametrize("sigma", [4, 8, 16])
@@ -51,8 +51,9 @@ def test_white_noise_is_found_and_measured(sigma):
 
 
 def test_noise_decides_by_its_strength():
-    shares = [damage.measure(noisy(scene(), sigma)).share for sigma in (1, 2, 5, 9)]
-    assert shares == [0, 0, 0.5, 1]
+    found_by_strength = [damage.measure(noisy(scene(), sigma)) for sigma in (1, 2, 5, 9, 14)]
+    assert [found.share(4) for found in found_by_strength] == [0, 0, 0.5, 1, 1]
+    assert [found.share(2) for found in found_by_strength] == [0, 0, 0.5, 0.5, 1]
     assert damage.measure(noisy(scene(), 9)).kinds == ["noise"]
 
 
@@ -69,7 +70,7 @@ def test_fine_texture_and_dithering_are_no_noise():
 def test_blocks_are_found_wherever_the_picture_was_cropped(shift):
     picture = decoded(jpeg(scene(), 40))[shift[0] :, shift[1] :]
     assert damage.measure(picture).kinds == ["JPEG blocks"]
-    assert damage.measure(picture).share == 1
+    assert damage.measure(picture).share(4) == 1
 
 
 def test_stripes_of_the_period_of_blocks_are_no_blocks():
@@ -78,15 +79,32 @@ def test_stripes_of_the_period_of_blocks_are_no_blocks():
     assert damage.measure(stripes).blocks == 0
 
 
-@pytest.mark.parametrize(("quality", "share"), [(None, 0), (100, 0), (95, 0), (94, 0.5), (84, 0.5), (83, 1), (30, 1)])
-def test_the_quality_of_a_jpeg_decides_where_its_blocks_cannot_be_seen(quality, share):
-    assert damage.measure(scene(24, 24), quality).share == share
-    assert damage.Damage(quality=quality).share == share
+@pytest.mark.parametrize(
+    ("quality", "shares"),
+    [
+        (None, (0, 0)),
+        (100, (0, 0)),
+        (95, (0, 0)),
+        (94, (0.5, 0.5)),
+        (84, (0.5, 0.5)),
+        (83, (1, 0.5)),
+        (56, (1, 0.5)),
+        (55, (1, 1)),
+        (30, (1, 1)),
+    ],
+)
+def test_the_quality_of_a_jpeg_decides_where_its_blocks_cannot_be_seen(quality, shares):
+    for found in (damage.measure(scene(24, 24), quality), damage.Damage(quality=quality)):
+        assert (found.share(2.1), found.share(2)) == shares
 
 
 def test_a_fine_jpeg_with_its_own_faint_blocks_is_spared():
-    assert damage.Damage(blocks=0.4, quality=96).share == 0.5
-    assert damage.Damage(blocks=0.4).share == 1
+    assert damage.Damage(blocks=0.4, quality=96).share(4) == 0.5
+    assert damage.Damage(blocks=0.4).share(4) == 1
+
+
+def test_up_to_twice_the_size_only_plain_blocks_are_taken_away_wholly():
+    assert [damage.Damage(blocks=blocks).share(2) for blocks in (0.3, 0.4, 0.8, 1.0)] == [0, 0.5, 0.5, 1]
 
 
 @pytest.mark.parametrize("bad", [noisy(scene(), 9), decoded(jpeg(scene(), 40))])
@@ -116,9 +134,9 @@ def test_pictures_of_any_shape_can_be_measured(size, dtype):
 
 def test_floats_beyond_white_and_nonsense_are_no_damage():
     strange = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32) * 1e30
-    assert damage.measure(strange).share == 0
+    assert damage.measure(strange).share(4) == 0
     for value in (np.inf, np.nan):
-        assert damage.measure(np.full((64, 64, 1), value, np.float32)).share == 0
+        assert damage.measure(np.full((64, 64, 1), value, np.float32)).share(4) == 0
 
 
 def test_large_pictures_are_looked_at_in_windows():
@@ -160,9 +178,10 @@ def test_each_picture_gets_the_network_that_suits_it(automatic, tmp_path):
         assert np.array_equal(images.read(result.target).pixels, again)
 
 
-def test_up_to_twice_the_size_half_is_enough(tmp_path):
-    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 12))
-    for scale, network in ((2, "compact-x4-real (denoise 0.5)"), (2.1, "compact-x4-real")):
+def test_up_to_twice_the_size_less_is_taken_away(tmp_path):
+    little, much = (saved(tmp_path, f"{sigma}.png", noisy(scene(64, 80), sigma)) for sigma in (9, 20))
+    half, whole = "compact-x4-real (denoise 0.5)", "compact-x4-real"
+    for source, scale, network in ((little, 2, half), (little, 2.1, whole), (much, 2, whole)):
         result = Upscaler("auto", scale, device="cpu", precision="fp32").image_file(source, tmp_path / "out.png")
         assert result.networks == [network]
 

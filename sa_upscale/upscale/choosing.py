@@ -5,9 +5,6 @@ from sa_upscale.defaults import CLEAN, DAMAGED
 from sa_upscale.upscale import damage
 from sa_upscale.upscale.networks import Networks
 
-MOST_AT_TWICE = 0.5
-"""Up to twice the size, the finest detail of the source is still seen as such, and smoothing it costs more."""
-
 
 class Choice:
     """`Networks` for pictures as they were taken, and for those with noise or JPEG blocks; loaded when first needed.
@@ -27,10 +24,7 @@ class Choice:
         return self._by_share[0.0]
 
     def of(self, found: damage.Damage, scale: float) -> Networks:
-        return self.of_share(self.share(found, scale))
-
-    def share(self, found: damage.Damage, scale: float) -> float:
-        return min(found.share, MOST_AT_TWICE) if scale <= 2 else found.share
+        return self.of_share(found.share(scale))
 
     def of_share(self, share: float) -> Networks:
         """Those that take away 0, 0.5 or 1 of what is wrong."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -40,24 +41,41 @@ class Damage:
     @property
     def kinds(self) -> list[str]:
         """What is bad enough to be taken away, in words."""
-        return [kind for kind, share in self._shares().items() if share]
+        return [kind for kind, share in self._shares(_MUCH).items() if share]
 
-    @property
-    def share(self) -> float:
-        """How much of it should be taken away: 0, 0.5 or 1.
+    def share(self, scale: float) -> float:
+        """How much of it should be taken away where the picture is enlarged by `scale`: 0, 0.5 or 1.
 
-        The limits are where, on pictures of Kodak and BSD reduced four times and then damaged, the networks' results
-        came to be nearer to the original (PSNR, `vgg-percep`) than those of the next lower share.
+        The limits are where, on pictures of Kodak and BSD reduced four times (twice for scales up to 2) and then
+        damaged, the networks' results came to be nearer to the original (PSNR, `vgg-percep`) than those of the next
+        lower share.
         """
-        return max(self._shares().values())
+        return max(self._shares(_MUCH_AT_TWICE if scale <= 2 else _MUCH).values())
 
-    def _shares(self) -> dict[str, float]:
+    def _shares(self, much: "_Limits") -> dict[str, float]:
         lost = 0 if self.quality is None else 100 - self.quality
-        blocky = _level(self.blocks, 0.35, 0.35)
-        if self.quality and lost < 6:
+        blocky = _level(self.blocks, _SOME.blocks, much.blocks)
+        if self.quality and lost < _SOME.lost:
             # A fine JPEG shows its own blocks where it is smooth.
             blocky = min(blocky, 0.5)
-        return {"noise": _level(self.noise, 2.5, 5.0), "JPEG blocks": max(blocky, _level(lost, 6, 17))}
+        return {
+            "noise": _level(self.noise, _SOME.noise, much.noise),
+            "JPEG blocks": max(blocky, _level(lost, _SOME.lost, much.lost)),
+        }
+
+
+class _Limits(NamedTuple):
+    """From where on something is taken away: noise, blocks, and what a JPEG's quality lacks of 100."""
+
+    noise: float
+    blocks: float
+    lost: int
+
+
+_SOME = _Limits(noise=2.5, blocks=0.35, lost=6)  # by half
+_MUCH = _Limits(noise=5.0, blocks=0.35, lost=17)  # wholly
+# Up to twice the size, the finest detail of the source is still seen as such, and smoothing it costs more.
+_MUCH_AT_TWICE = _Limits(noise=8.0, blocks=0.9, lost=45)
 
 
 def _level(value: float, some: float, much: float) -> float:
