@@ -17,6 +17,7 @@ from sa_upscale.images.picture import top
 
 RESIZE_BAND_VALUES = 4 << 20
 SOFTENED_REACH = 3
+_KEPT_AT_ONCE = 32  # rows of a source whose bounds, in the result's width, fit the caches
 SPREADS = 4
 """How many times the range of colours around a pixel its result may leave it by.  With one, BSD100 lost 0.06 dB."""
 
@@ -194,35 +195,47 @@ def _is_grey(pixels: np.ndarray) -> bool:
 
 
 def bounds(array: np.ndarray) -> np.ndarray:
-    """The lowest and highest value around each pixel of `(H, W)` or `(H, W, C)`, `(H, W, 2 C)`.
+    """The lowest and highest value around each pixel of `(H, W)` or `(H, W, C)`, as `(H, 2, W, C)`.
 
     For alpha `(H, W)` what the 3x3 pixels around hold: opaque and clear regions stay exactly so.  For colours what the
     5x5 pixels around hold, and several times as much on either side: where a picture is flat it stays flat, however a
     network colours it, and where there is any detail nothing is lost.
     """
-    if array.ndim == 2:
-        square = np.ones((3, 3), np.uint8)
-        return np.dstack((cv2.erode(array, square), cv2.dilate(array, square)))
-    square = np.ones((5, 5), np.uint8)
+    square = np.ones((3, 3) if array.ndim == 2 else (5, 5), np.uint8)
     lowest, highest = (shape(array, square) for shape in (cv2.erode, cv2.dilate))
-    spread = highest - lowest
-    for _ in range(SPREADS):
-        # OpenCV's sums of integers stop at black and white.
-        lowest, highest = cv2.subtract(lowest, spread), cv2.add(highest, spread)
-    return np.dstack((lowest.reshape(array.shape), highest.reshape(array.shape)))
+    if array.ndim == 3:
+        spread = highest - lowest
+        for _ in range(SPREADS):
+            # OpenCV's sums of integers stop at black and white.
+            lowest, highest = cv2.subtract(lowest, spread), cv2.add(highest, spread)
+    height, width = array.shape[:2]
+    return np.stack((lowest, highest), axis=1).reshape(height, 2, width, -1)
 
 
 def kept_within(enlarged: np.ndarray, held: np.ndarray, rows: np.ndarray, width: int) -> None:
-    """Clip `enlarged` `(h, w, C)` in place to the `bounds` `(H, W, 2 C)` of its source, over whose `rows` it lies."""
-    channels = enlarged.shape[2]
-    columns = nearest(enlarged.shape[1], width)
+    """Clip `enlarged` `(h, w, C)` in place to the `bounds` `(H, 2, W, C)` of its source, over whose `rows` it lies."""
     # All the rows over one row of the source have the same bounds.
     starts = np.flatnonzero(np.diff(rows, prepend=-1))
-    for start, stop in zip(starts, (*starts[1:], len(rows)), strict=True):
-        around, over = held[rows[start]].take(columns, axis=0), enlarged[start:stop]
-        # Not clip: on bounds that lie apart in memory it takes several times as long.
-        np.maximum(over, np.ascontiguousarray(around[:, :channels]), out=over)
-        np.minimum(over, np.ascontiguousarray(around[:, channels:]), out=over)
+    stops = (*starts[1:], len(rows))
+    for first in range(0, len(starts), _KEPT_AT_ONCE):
+        some = slice(first, first + _KEPT_AT_ONCE)
+        around = _widened(held[rows[starts[some]]], enlarged.shape[1])
+        for (lowest, highest), start, stop in zip(around, starts[some], stops[some], strict=True):
+            over = enlarged[start:stop]
+            # Not clip, which takes several times as long.
+            np.maximum(over, lowest, out=over)
+            np.minimum(over, highest, out=over)
+
+
+def _widened(held: np.ndarray, width: int) -> np.ndarray:
+    """`(H, 2, W, C)` with the nearest of its columns for each of `width`."""
+    height, pair, short, channels = held.shape
+    if width % short:
+        return held.take(nearest(width, short), axis=2)
+    rows = cv2.resize(
+        held.reshape(height * pair, short, channels), (width, height * pair), interpolation=cv2.INTER_NEAREST
+    )
+    return rows.reshape(height, pair, width, channels)
 
 
 def nearest(long: int, short: int) -> np.ndarray:
