@@ -42,7 +42,9 @@ def damages() -> dict[str, Callable[[np.ndarray], Damaged]]:
     def noisy(pixels: np.ndarray, sigma: float) -> np.ndarray:
         return np.clip(np.rint(pixels + generator.normal(0, sigma, pixels.shape)), 0, 255).astype(np.uint8)
 
-    jpegs = {f"JPEG {quality}": lambda pixels, quality=quality: saved(pixels, quality) for quality in (95, 90, 80, 60, 40)}
+    jpegs = {
+        f"JPEG {quality}": lambda pixels, quality=quality: saved(pixels, quality) for quality in (95, 90, 80, 60, 40)
+    }
     noises = {f"noise {sigma}": lambda pixels, sigma=sigma: (noisy(pixels, sigma), None) for sigma in (2, 4, 8, 16)}
     return {
         "none": lambda pixels: (pixels, None),
