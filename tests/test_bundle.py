@@ -54,7 +54,7 @@ def train(run: Path, seed: int) -> Path:
         models.build("compact", **parameters).state_dict(),
         architecture="compact",
         parameters=parameters,
-        metadata={"recipe": json.dumps(recipe), "steps": "5"},
+        metadata={"recipe": json.dumps(recipe), "steps": "5", "validation_psnr_y": "30"},
     )
     return run
 
@@ -82,6 +82,20 @@ def test_the_file_says_how_it_was_made(checkout):
     metadata, tensors = checkpoints.header(target)
     assert metadata.items() >= (FACTS | {"seed": "7", "steps": "5"}).items()
     assert {tensor["dtype"] for tensor in tensors.values()} == {"F16"}
+
+
+def test_a_mixture_of_the_last_weights_and_another_checkpoint(checkout):
+    run = checkout / "run"
+    (run / "best.safetensors").rename(run / "last.safetensors")
+    other = train(checkout, seed=1) / "best.safetensors"
+    target = checkout / "mixed-x2.safetensors"
+    bundle.bundle(run, target, FACTS, which="last", mix=(0.75, str(other)))
+    mixed = checkpoints.load(target)
+    assert mixed.metadata["mixed"] == "0.75 of the run's last weights and 0.25 of those of best"
+    assert "validation_psnr_y" not in mixed.metadata
+    ours, theirs = (checkpoints.load(file).model.state_dict() for file in (run / "last.safetensors", other))
+    for name, value in mixed.model.state_dict().items():
+        torch.testing.assert_close(value, 0.75 * ours[name] + 0.25 * theirs[name], atol=1e-3, rtol=1e-3)
 
 
 def test_retraining_takes_out_what_was_published_and_the_same_file_does_not(checkout):

@@ -1,9 +1,10 @@
-"""Turn a run's best weights into a file to ship: half precision, what it took to train in the metadata.
+"""Turn a run's weights into a file to ship: half precision, what it took to train in the metadata.
 
     python tools/bundle.py runs/compact-x4 sa_upscale/bundled/compact-x4.safetensors --hardware "2 CPU cores" \\
         --command "sa-upscale train …" --licence Apache-2.0 --trained-on "…" --register
 
-Prints the sha256; --register writes the entry of `weights.toml`, too.
+Prints the sha256; --register writes the entry of `weights.toml`, too.  With `--weights last --mix 0.8 OTHER` the file
+is 0.8 of the last step's weights and 0.2 of the checkpoint OTHER's, as most adversarial ones are best.
 """
 
 import argparse
@@ -20,17 +21,29 @@ from sa_upscale.publish import registry
 _SAVED = ("architecture", "parameters", "scale", "window")  # what saving writes by itself
 
 
-def bundle(run: Path, target: Path, facts: dict[str, str]) -> str:
-    """Write the run's best weights to `target` with what the run says of them and `facts`; return the sha256."""
-    best = checkpoints.load(run / "best.safetensors")
-    seed = json.loads(best.metadata["recipe"])["stages"][-1]["train"]["seed"]
-    kept = {key: value for key, value in best.metadata.items() if key not in _SAVED}
+def bundle(
+    run: Path, target: Path, facts: dict[str, str], *, which: str = "best", mix: tuple[float, str] | None = None
+) -> str:
+    """Write the run's "best" or "last" weights to `target` with what the run says of them and `facts`.
+
+    With `mix` they are taken at that share, and those of another checkpoint at the rest.  Returns the sha256.
+    """
+    ours = checkpoints.load(run / f"{which}.safetensors")
+    seed = json.loads(ours.metadata["recipe"])["stages"][-1]["train"]["seed"]
+    weights = ours.model.state_dict()
+    told = {key: value for key, value in ours.metadata.items() if key not in _SAVED} | {"seed": str(seed)}
+    if mix:
+        share, name = mix
+        weights = ours.mixed_with(checkpoints.load(name), share)
+        # The run measured its own weights, not these.
+        told = {key: value for key, value in told.items() if not key.startswith("validation_")}
+        told["mixed"] = f"{share:g} of the run's {which} weights and {1 - share:g} of those of {Path(name).stem}"
     return checkpoints.save(
         target,
-        best.model.state_dict(),
-        architecture=best.metadata["architecture"],
-        parameters=best.model.parameters_dict,
-        metadata=kept | {"seed": str(seed)} | facts,
+        weights,
+        architecture=ours.metadata["architecture"],
+        parameters=ours.model.parameters_dict,
+        metadata=told | facts,
         dtype="fp16",
     )
 
@@ -72,12 +85,18 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("target", type=Path, help="the file to write")
     parser.add_argument("--register", action="store_true", help="write the entry of weights.toml, too")
+    parser.add_argument("--weights", choices=("best", "last"), default="best", help="which of the run's")
+    parser.add_argument(
+        "--mix", nargs=2, metavar=("SHARE", "OTHER"), help="their share, and the checkpoint of the rest"
+    )
     named = ("command", "hardware", "licence", "trained_on")
     for fact in named:
         parser.add_argument(f"--{fact.replace('_', '-')}", required=True)
     arguments = parser.parse_args()
     try:
-        print(bundle(arguments.run, arguments.target, {fact: getattr(arguments, fact) for fact in named}))
+        mix = arguments.mix and (float(arguments.mix[0]), arguments.mix[1])
+        facts = {fact: getattr(arguments, fact) for fact in named}
+        print(bundle(arguments.run, arguments.target, facts, which=arguments.weights, mix=mix))
         if arguments.register:
             register(arguments.target)
     except UpscaleError as error:

@@ -17,6 +17,7 @@ from sa_upscale.checkpoints.registry import wrong_kind
 from sa_upscale.errors import UpscaleError, first_line
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -29,6 +30,17 @@ class Checkpoint:
     name: str
     path: Path
     sha256: str
+
+    def mixed_with(self, other: Checkpoint, share: float) -> dict[str, torch.Tensor]:
+        """The weights of this network at `share` (0 to 1) and those of the other at the rest.
+
+        Raises `UpscaleError` where they are not of one kind.  Reference: X. Wang et al., "ESRGAN", 2018, section 3.4
+        (network interpolation).
+        """
+        ours, theirs = self.model.state_dict(), other.model.state_dict()
+        if {name: value.shape for name, value in ours.items()} != {name: value.shape for name, value in theirs.items()}:
+            raise UpscaleError(f"{self.name} and {other.name} are different networks and cannot be mixed")
+        return {name: theirs[name].lerp(value, share) for name, value in ours.items()}
 
 
 def load(

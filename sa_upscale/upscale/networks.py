@@ -108,7 +108,8 @@ class Networks:
             checkpoint = self._checkpoint(name, scale)
             for kind in self._mixing:
                 if other := _sibling(name, kind):
-                    checkpoint.model.load_state_dict(self._mixed(checkpoint, other, self._mixing[kind]))
+                    sibling = self._checkpoint(other, None)
+                    checkpoint.model.load_state_dict(checkpoint.mixed_with(sibling, self._mixing[kind]))
             self._loaded[name] = self._engine(checkpoint.model, on_notice=self._on_notice, **self._running)
         return self._loaded[name]
 
@@ -125,16 +126,6 @@ class Networks:
                 offering = [entry.name for entry in checkpoints.entries().values() if _sibling(entry.name, kind)]
                 able = f"take {' or '.join(offering)}" if offering else "no checkpoint offers it yet"
                 raise UpscaleError(f"{chain[0]} has no sibling to set the {option} with; {able}")
-
-    def _mixed(self, checkpoint: checkpoints.Checkpoint, other: str, share: float) -> dict:
-        """The weights of a checkpoint at `share` and those of its sibling at the rest.
-
-        Reference: X. Wang et al., "ESRGAN", 2018, section 3.4 (network interpolation).
-        """
-        ours, theirs = checkpoint.model.state_dict(), self._checkpoint(other, None).model.state_dict()
-        if {name: value.shape for name, value in ours.items()} != {name: value.shape for name, value in theirs.items()}:
-            raise UpscaleError(f"{checkpoint.name} and its sibling {other} are different networks and cannot be mixed")
-        return {name: theirs[name].lerp(value, share) for name, value in ours.items()}
 
 
 def _sibling(name: str, kind: str) -> str | None:
