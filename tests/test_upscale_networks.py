@@ -60,7 +60,7 @@ def test_denoise_mixes_with_the_sibling_that_leaves_noise(siblings):
     [
         ("soft-x2", {"strength": 0.5}, "soft-x2 has no sibling to set the strength with; take sharp-x2 or odd-x2"),
         ("sharp-x2", {"denoise": 0.5}, "no sibling to set the denoise with; no checkpoint offers it yet"),
-        ("odd-x2", {"strength": 0.5}, "odd-x2 and its sibling other-x2 are different networks"),
+        ("odd-x2", {"strength": 0.5}, "odd-x2 and other-x2 are different networks"),
         ("sharp-x2", {"strength": 1.5}, "from 0 to 1"),
     ],
 )
