@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from sa_upscale import checkpoints, images
 from sa_upscale.engine import Engine, precisions
@@ -12,29 +13,30 @@ from sa_upscale.metrics.psnr import psnr_y
 
 
 def quality(shared: Path) -> dict[str, dict[str, float]]:
-    """For each bundled checkpoint PSNR-Y in both types, the difference and the worst pixel's.
+    """For each checkpoint at hand PSNR-Y in both types, the difference and the worst pixel's.
 
     The aims are 0.02 dB at most for the first type and 0.1 dB for int8.
     """
     able = precisions(torch.device("cpu"))
-    entries = [entry for entry in checkpoints.entries().values() if entry.bundled]
-    return {
-        f"{entry.name}, {fast}": _compared(entry, fast, shared / "data" / "bench" / "Set5")
-        for entry in entries
-        for fast in dict.fromkeys((able[0], *(["int8"] if "int8" in able else [])))
-        if (shared / "data" / "bench" / "Set5" / f"LRx{entry.scale}").is_dir()
-    }
+    figures, set5 = {}, shared / "data" / "bench" / "Set5"
+    for row in checkpoints.listing():
+        if row.where not in ("bundled", "local") or not (set5 / f"LRx{row.entry.scale}").is_dir():
+            continue
+        model = checkpoints.load(row.entry.name).model
+        types = [able[0], *(["int8"] if "int8" in able and getattr(model, "banded", False) else [])]
+        for fast in dict.fromkeys(types):
+            figures[f"{row.entry.name}, {fast}"] = _compared(model, row.entry.scale, fast, set5)
+    return figures
 
 
-def _compared(entry: checkpoints.Entry, fast: str, folder: Path) -> dict[str, float]:
-    model = checkpoints.load(entry.name).model
+def _compared(model: nn.Module, scale: int, fast: str, folder: Path) -> dict[str, float]:
     engines = [Engine(model, device="cpu", precision=name) for name in (fast, "fp32")]
     scores, worst = [], 0
-    for file in sorted((folder / f"HRx{entry.scale}").iterdir()):
-        lr = images.read(folder / f"LRx{entry.scale}" / file.name).pixels
+    for file in sorted((folder / f"HRx{scale}").iterdir()):
+        lr = images.read(folder / f"LRx{scale}" / file.name).pixels
         hr = images.read(file).pixels
         results = [_upscaled(engine, lr) for engine in engines]
-        scores.append([psnr_y(*map(_tensor, (sr, hr)), border=entry.scale).item() for sr in results])
+        scores.append([psnr_y(*map(_tensor, (sr, hr)), border=scale).item() for sr in results])
         worst = max(worst, int(np.abs(results[0].astype(int) - results[1]).max()))
     ours, exact = np.mean(scores, axis=0)
     return {"ours": float(ours), "fp32": float(exact), "difference": float(ours - exact), "worst pixel": worst}
