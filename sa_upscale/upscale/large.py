@@ -148,7 +148,7 @@ def _kept(
     for band in enlarged:
         rows = over[row : row + len(band)]
         row += len(band)
-        kept_within(band, held.between(rows[0], rows[-1] + 1), rows - rows[0], opened.width)
+        kept_within(band, held.between(rows[0], rows[-1] + 1), rows - rows[0])
         yield band
 
 

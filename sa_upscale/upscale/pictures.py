@@ -61,10 +61,10 @@ def enlarge(
     pixels = np.ascontiguousarray(pixels)
     enlarged = _enlarged(pixels, engines, width, height, progress[0])
     if engines:
-        kept_within(enlarged, bounds(pixels), nearest(height, pixels.shape[0]), pixels.shape[1])
+        kept_within(enlarged, bounds(pixels), nearest(height, pixels.shape[0]))
     if alpha is not None and varied:
         coarse = _enlarged(softened(alpha)[..., None], engines, width, height, progress[1])
-        kept_within(coarse, bounds(alpha), nearest(height, alpha.shape[0]), alpha.shape[1])
+        kept_within(coarse, bounds(alpha), nearest(height, alpha.shape[0]))
         alpha = coarse[..., 0]
     elif alpha is not None:
         alpha = np.full((height, width), alpha.flat[0])
@@ -212,7 +212,7 @@ def bounds(array: np.ndarray) -> np.ndarray:
     return np.stack((lowest, highest), axis=1).reshape(height, 2, width, -1)
 
 
-def kept_within(enlarged: np.ndarray, held: np.ndarray, rows: np.ndarray, width: int) -> None:
+def kept_within(enlarged: np.ndarray, held: np.ndarray, rows: np.ndarray) -> None:
     """Clip `enlarged` `(h, w, C)` in place to the `bounds` `(H, 2, W, C)` of its source, over whose `rows` it lies."""
     # All the rows over one row of the source have the same bounds.
     starts = np.flatnonzero(np.diff(rows, prepend=-1))
