@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("gallery"), help="where the sheets go")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    names = arguments.names or [row.entry.name for row in checkpoints.listing() if row.where in ("bundled", "local")]
+    names = arguments.names or [row.entry.name for row in checkpoints.listing() if row.where in checkpoints.HERE]
     for name in names:
         target = arguments.output / f"{Path(name).stem}.png"
         sheet(name, arguments.shared).save(target)

@@ -20,7 +20,7 @@ def quality(shared: Path) -> dict[str, dict[str, float]]:
     able = precisions(torch.device("cpu"))
     figures, set5 = {}, shared / "data" / "bench" / "Set5"
     for row in checkpoints.listing():
-        if row.where not in ("bundled", "local") or not (set5 / f"LRx{row.entry.scale}").is_dir():
+        if row.where not in checkpoints.HERE or not (set5 / f"LRx{row.entry.scale}").is_dir():
             continue
         model = checkpoints.load(row.entry.name).model
         types = [able[0], *(["int8"] if "int8" in able and getattr(model, "banded", False) else [])]

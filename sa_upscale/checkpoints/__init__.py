@@ -10,7 +10,7 @@ from sa_upscale.checkpoints.files import FORMAT_VERSION, header, sha256_of
 from sa_upscale.checkpoints.finding import fetch, path
 from sa_upscale.checkpoints.foreign import canonical
 from sa_upscale.checkpoints.hub import ANSWER_SECONDS
-from sa_upscale.checkpoints.inventory import Info, Row, Verdict, info, listing, verify
+from sa_upscale.checkpoints.inventory import HERE, Info, Row, Verdict, info, listing, verify
 from sa_upscale.checkpoints.loading import Checkpoint, load
 from sa_upscale.checkpoints.registry import Entry, entries, select, user_folder
 from sa_upscale.checkpoints.saving import save
@@ -18,6 +18,7 @@ from sa_upscale.checkpoints.saving import save
 __all__ = [
     "ANSWER_SECONDS",
     "FORMAT_VERSION",
+    "HERE",
     "Checkpoint",
     "Entry",
     "Info",

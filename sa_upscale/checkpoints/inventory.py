@@ -8,6 +8,9 @@ from sa_upscale.checkpoints.files import header, is_safetensors, sha256_of
 from sa_upscale.checkpoints.finding import explicit, present
 from sa_upscale.checkpoints.registry import Entry, entries, select
 
+HERE = ("bundled", "local")
+"""The `where` of those whose file came with the package or lies in a folder of the user's or the checkout."""
+
 
 @dataclass(frozen=True)
 class Row:

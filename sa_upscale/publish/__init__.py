@@ -82,9 +82,9 @@ def plan(names: Iterable[str], to: str, on_notice: Callable[[str], None] | None 
 def _ours(known: Iterable[str], on_notice: Callable[[str], None] | None) -> Iterator[checkpoints.Info]:
     for name in known:
         info = checkpoints.info(name)
-        if _is_here(info) and "recipe" in info.metadata:
+        if info.where in checkpoints.HERE and "recipe" in info.metadata:
             yield info
-        elif _is_here(info) and on_notice:
+        elif info.where in checkpoints.HERE and on_notice:
             on_notice(f"{name} was not trained here and is left out")
 
 
@@ -93,17 +93,13 @@ def _named(names: Iterable[str], known: Collection[str]) -> Iterator[checkpoints
         if name not in known:
             raise UpscaleError(f"no checkpoint of weights.toml is called {name!r}; {near(name, known)}")
         info = checkpoints.info(name)
-        if not _is_here(info):
+        if info.where not in checkpoints.HERE:
             raise UpscaleError(
                 f"{name} has no file in this checkout ({info.where}); bundle or put it in checkpoints/ first"
             )
         if "recipe" not in info.metadata:
             raise UpscaleError(f"{name} was not trained here: its file names no recipe; it is not ours to publish")
         yield info
-
-
-def _is_here(info: checkpoints.Info) -> bool:
-    return info.where in ("bundled", "local")
 
 
 def _check(info: checkpoints.Info) -> None:
