@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -240,11 +241,14 @@ def test_ctrl_c_finishes_the_frame_and_says_how_to_go_on(clip, whole, tmp_path):
     class Interrupting(Nearest):
         def run_prepared(self, frames):
             if len(self.windows) == 54:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+                deadline = time.monotonic() + 10  # the interpreter may run the handler a moment later
+                while signal.getsignal(signal.SIGINT) is not handler and time.monotonic() < deadline:
+                    time.sleep(0.001)
             return super().run_prepared(frames)
 
-    engine, target = Interrupting(window=5), tmp_path / "out.mp4"
     handler = signal.getsignal(signal.SIGINT)
+    engine, target = Interrupting(window=5), tmp_path / "out.mp4"
     with pytest.raises(Interrupted, match="interrupted after frame 55; 48 frames are kept, and the same command"):
         upscale(clip, target, engine)
     assert len(engine.windows) == 55
