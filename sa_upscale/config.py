@@ -13,6 +13,7 @@ from pathlib import Path
 from sa_upscale.degrade import PUBLISHED, SecondOrder
 from sa_upscale.errors import UpscaleError, near
 
+OPTIMIZERS = ("adam", "muon")
 SCHEDULES = ("constant", "cosine", "steps")
 PRECISIONS = ("fp32", "bf16", "fp16")
 DEGRADATIONS = ("bicubic", "second-order")
@@ -61,7 +62,9 @@ class Train:
     """The loop.
 
     - `rate` rises over `warmup` steps and then follows `schedule` down to `final_rate`: "cosine", "constant" or
-      "steps", which multiplies it by `factor` at each of `milestones`.  Adam takes `betas` and `weight_decay`.
+      "steps", which multiplies it by `factor` at each of `milestones`.
+    - `optimizer`: "adam", or "muon", by which the kernels of the generator's hidden layers learn at the same rate, and
+      all else by Adam.  `betas` are Adam's; `weight_decay` is added to Adam's gradients, and shrinks Muon's kernels.
     - `clip` is the largest norm of the generator's gradient.  `accumulate` splits a batch into so many parts, which go
       through the networks one after the other.
     - `ema` is the decay of the averaged weights, which are validated and saved; 0 keeps the weights themselves.
@@ -81,6 +84,7 @@ class Train:
     schedule: str = "cosine"
     milestones: tuple[int, ...] = ()
     factor: float = 0.5
+    optimizer: str = "adam"
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     clip: float | None = None
@@ -110,6 +114,7 @@ class Discriminator:
     name: str
     parameters: dict[str, typing.Any] = field(default_factory=dict)
     rate: float | None = None
+    optimizer: str = "adam"
     betas: tuple[float, float] | None = None
     weight_decay: float = 0.0
     lead: int = 0
@@ -335,8 +340,11 @@ def _convert(hint, value, key: str):
 
 
 def _check_choices(stage: Stage) -> None:
+    judge = stage.discriminator
     for key, value, known in (
         ("train.schedule", stage.train.schedule, SCHEDULES),
+        ("train.optimizer", stage.train.optimizer, OPTIMIZERS),
+        ("discriminator.optimizer", judge.optimizer if judge else OPTIMIZERS[0], OPTIMIZERS),
         ("train.precision", stage.train.precision or PRECISIONS[0], PRECISIONS),
         ("train.best", stage.train.best, CRITERIA),
         ("data.degradation", stage.data.degradation, DEGRADATIONS),

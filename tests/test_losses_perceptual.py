@@ -5,6 +5,7 @@ from sa_upscale import losses
 from sa_upscale.errors import UpscaleError
 from sa_upscale.functional import filters
 from sa_upscale.functional.vgg import VGG
+from sa_upscale.metrics import vgg_percep
 from tests.test_vgg import weights
 
 
@@ -54,6 +55,23 @@ def test_normalisation_and_sharpened_targets_can_be_chosen():
     sharp = [vgg(image, ["conv1_2"])["conv1_2"] for image in (sr, filters.unsharp(hr))]
     loss = losses.build("perceptual", layers=["conv1_2"], sharpened=True)
     assert loss(step(sr, hr, vgg)).item() == pytest.approx((sharp[0] - sharp[1]).abs().mean().item(), rel=1e-5)
+
+
+def test_features_of_unit_length_ignore_how_strong_they_are():
+    vgg = VGG(weights(4))
+    sr, hr = images()
+    pair = [vgg(image, ["conv2_2"])["conv2_2"].relu() for image in (sr, hr)]
+    a, b = (x / x.square().sum(dim=1, keepdim=True).sqrt() for x in pair)
+    settings = {"distance": "mse", "activated": True, "unit": True}
+    loss = losses.build("perceptual", layers=["conv2_2"], **settings)
+    assert loss(step(sr, hr, vgg)).item() == pytest.approx((a - b).square().sum(dim=1).mean().item(), rel=1e-4)
+    # The same is measured by `vgg-percep`, over its three layers.
+    ten = VGG(weights(8))
+    three = losses.build("perceptual", layers=dict.fromkeys(vgg_percep.LAYERS, 1 / 3), **settings)
+    assert three(step(sr, hr, ten)).item() == pytest.approx(vgg_percep.VGGDistance(ten)(sr, hr).mean().item(), rel=1e-4)
+    flat = torch.zeros_like(sr, requires_grad=True)
+    three(step(flat, hr, ten)).backward()
+    assert flat.grad.isfinite().all()
 
 
 def test_a_papers_layers_are_replaced_by_the_deepest_and_it_is_said():

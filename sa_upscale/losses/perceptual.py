@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sa_upscale.errors import near
 from sa_upscale.functional import vgg as vgg_module
@@ -33,9 +34,13 @@ class Perceptual(nn.Module):
     `layers` names VGG19's layers outright, as a list or with a weight each, or a paper whose layers to take: "esrgan",
     "ldl", "afm", "video" (the video models of the SA papers); of a paper, `resolve` replaces layers that the weights
     lack.  `distance` is "l1", "charbonnier", "mse" or "huber", `activated` takes features after their ReLU,
-    `normalised` feeds the VGG with ImageNet's statistics and `sharpened` makes `hr` sharpened the target.
+    `normalised` feeds the VGG with ImageNet's statistics and `sharpened` makes `hr` sharpened the target.  `unit` divides
+    the features by their norm over the channels at each pixel, and takes the sum over the channels in place of the mean:
+    a faint texture counts as much as a strong edge.
 
     Reference: ESRGAN (L1, conv5_4 before activation); LDL (L1); SA paper, eq. 15 (Charbonnier); AFM paper, eq. 3 (MSE).
+    `unit`: R. Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018, eq. 1, with
+    no learned weights.
     """
 
     needs = ("vgg",)
@@ -47,6 +52,7 @@ class Perceptual(nn.Module):
         activated: bool = False,
         normalised: bool = True,
         sharpened: bool = False,
+        unit: bool = False,
         epsilon: float = 1e-3,
     ):
         super().__init__()
@@ -55,7 +61,7 @@ class Perceptual(nn.Module):
         self.distance = distance_named(distance)
         if distance == "charbonnier":
             self.distance = partial(self.distance, epsilon=epsilon)
-        self.activated, self.normalised = activated, normalised
+        self.activated, self.normalised, self.unit = activated, normalised, unit
         self.target = "sharpened" if sharpened else "hr"
 
     def resolve(self, vgg: vgg_module.VGG) -> str | None:
@@ -75,7 +81,13 @@ class Perceptual(nn.Module):
             step.vgg_features(of, self.layers, activated=self.activated, normalised=self.normalised)
             for of in ("sr", self.target)
         )
-        return sum(weight * self.distance(sr[layer], target[layer]) for layer, weight in self.layers.items())
+        return sum(weight * self._between(sr[layer], target[layer]) for layer, weight in self.layers.items())
+
+    def _between(self, sr: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if not self.unit:
+            return self.distance(sr, target)
+        sr, target = (F.normalize(features, dim=1, eps=1e-3) for features in (sr, target))
+        return sr.shape[1] * self.distance(sr, target)
 
 
 def _objective(name: str) -> _Objective:

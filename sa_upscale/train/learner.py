@@ -7,12 +7,14 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sa_upscale.train import muon
 from sa_upscale.train.ranks import Place
 
 
 class Learner:
-    """`network` with Adam; `forward` is what to call in its place, compiled and shared over ranks as asked for.
+    """`network` as it learns; `forward` is what to call in its place, compiled and shared over ranks as asked for.
 
+    With `optimizer` "muon" the kernels of its hidden layers learn by Muon, and only the rest by Adam.
     `scaled` scales the loss up before its gradients are taken in fp16, and leaves out the steps in which they overflow.
     """
 
@@ -21,6 +23,7 @@ class Learner:
         network: nn.Module,
         place: Place,
         *,
+        optimizer: str,
         betas: tuple[float, float],
         weight_decay: float,
         clip: float | None = None,
@@ -30,9 +33,12 @@ class Learner:
         self.network = network
         self.forward = place.together(network, compiled=compiled)
         self._clip = clip
-        self._optimizer = torch.optim.Adam(
-            network.parameters(), betas=betas, weight_decay=weight_decay, fused=place.device.type != "mps"
-        )
+        kernels = muon.kernels(network) if optimizer == "muon" else []
+        self._muon = muon.Muon(kernels, weight_decay=weight_decay) if kernels else None
+        taken = set(map(id, kernels))
+        rest = [parameter for parameter in network.parameters() if id(parameter) not in taken]
+        adam = torch.optim.Adam(rest, betas=betas, weight_decay=weight_decay, fused=place.device.type != "mps")
+        self._optimizers = [adam, self._muon] if self._muon else [adam]
         self._scaler = torch.amp.GradScaler(place.device.type, enabled=scaled)
 
     @contextlib.contextmanager
@@ -48,25 +54,32 @@ class Learner:
 
     def update(self, rate: float) -> None:
         """One step of the optimiser along the gradients, which are then forgotten."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        if self._muon:
+            self._muon.gather()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         if self._clip is not None:
-            self._scaler.unscale_(self._optimizer)
+            for optimizer in self._optimizers:
+                self._scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self._clip)
-        self._scaler.step(self._optimizer)
+        for optimizer in self._optimizers:
+            self._scaler.step(optimizer)
         self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict:
         """Everything that the next step depends on."""
         return {
             "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "scaler": self._scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from what `state_dict` gave."""
         self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self._scaler.load_state_dict(state["scaler"])

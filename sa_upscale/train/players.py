@@ -28,16 +28,17 @@ class Players:
         generator = networks.generator(model, device)
         self.average = networks.averaged(generator)
         settings = {"scaled": precision == "fp16", "compiled": options.compile}
-        adam = {"betas": options.betas, "weight_decay": options.weight_decay}
-        self._generator = Learner(generator, place, clip=options.clip, **adam, **settings)
+        how = {"optimizer": options.optimizer, "betas": options.betas, "weight_decay": options.weight_decay}
+        self._generator = Learner(generator, place, clip=options.clip, **how, **settings)
         self._discriminator, self._lead = None, 0
         if "discriminator" in self.terms.needs:
             network = networks.discriminator(stage.discriminator, stage.data.patch, device)
-            adam = {
+            how = {
+                "optimizer": stage.discriminator.optimizer,
                 "betas": stage.discriminator.betas or options.betas,
                 "weight_decay": stage.discriminator.weight_decay,
             }
-            self._discriminator = Learner(networks.Judge(network), place, **adam, **settings)
+            self._discriminator = Learner(networks.Judge(network), place, **how, **settings)
             self._lead = stage.discriminator.lead
             self._discriminator_rate = stage.discriminator.rate
 
