@@ -98,6 +98,16 @@ def test_a_mixture_of_the_last_weights_and_another_checkpoint(checkout):
         torch.testing.assert_close(value, 0.75 * ours[name] + 0.25 * theirs[name], atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("share", ["most", "1.5", "nan"])
+def test_a_share_that_is_none_is_refused_in_one_line(checkout, share, monkeypatch):
+    facts = [part for fact in FACTS for part in (f"--{fact.replace('_', '-')}", "x")]
+    words = [str(checkout / "run"), str(checkout / "x-x2.safetensors"), "--mix", share, "other", *facts]
+    monkeypatch.setattr(sys, "argv", ["bundle.py", *words])
+    with pytest.raises(SystemExit, match=f"^--mix: {share} is no share; give a number from 0 to 1$"):
+        bundle.main()
+    assert not (checkout / "x-x2.safetensors").exists()
+
+
 def test_retraining_takes_out_what_was_published_and_the_same_file_does_not(checkout):
     sha256 = ship(checkout, "sa_upscale/bundled/first-x2.safetensors")
     published = (

@@ -8,6 +8,7 @@ is 0.8 of the last step's weights and 0.2 of the checkpoint OTHER's, as most adv
 """
 
 import argparse
+import contextlib
 import json
 import re
 import sys
@@ -80,6 +81,13 @@ def register(target: Path) -> None:
     registry.update(file, name, values, after=bundled[-1] if to_come and bundled else None)
 
 
+def _share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (share := float(text)) <= 1:
+            return share
+    raise UpscaleError(f"--mix: {text} is no share; give a number from 0 to 1")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run's folder")
@@ -94,7 +102,7 @@ def main() -> None:
         parser.add_argument(f"--{fact.replace('_', '-')}", required=True)
     arguments = parser.parse_args()
     try:
-        mix = arguments.mix and (float(arguments.mix[0]), arguments.mix[1])
+        mix = arguments.mix and (_share(arguments.mix[0]), arguments.mix[1])
         facts = {fact: getattr(arguments, fact) for fact in named}
         print(bundle(arguments.run, arguments.target, facts, which=arguments.weights, mix=mix))
         if arguments.register:
