@@ -34,9 +34,9 @@ class Perceptual(nn.Module):
     `layers` names VGG19's layers outright, as a list or with a weight each, or a paper whose layers to take: "esrgan",
     "ldl", "afm", "video" (the video models of the SA papers); of a paper, `resolve` replaces layers that the weights
     lack.  `distance` is "l1", "charbonnier", "mse" or "huber", `activated` takes features after their ReLU,
-    `normalised` feeds the VGG with ImageNet's statistics and `sharpened` makes `hr` sharpened the target.  `unit` divides
-    the features by their norm over the channels at each pixel, and takes the sum over the channels in place of the mean:
-    a faint texture counts as much as a strong edge.
+    `normalised` feeds the VGG with ImageNet's statistics and `sharpened` makes `hr` sharpened the target.  `unit`
+    divides the features by their norm over the channels at each pixel, and sums over the channels instead of taking
+    their mean: a faint texture counts as much as a strong edge.
 
     Reference: ESRGAN (L1, conv5_4 before activation); LDL (L1); SA paper, eq. 15 (Charbonnier); AFM paper, eq. 3 (MSE).
     `unit`: R. Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018, eq. 1, with
