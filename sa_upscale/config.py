@@ -25,7 +25,7 @@ class Model:
     """The generator, with `parameters` for its constructor, and the checkpoint it starts from, if any.
 
     Without a `name`, all but the weights is the start checkpoint's too.  `transfer` takes from it only the weights that
-    fit, for a start of another scale.
+    fit, for a start of another scale, or of fewer RRDBs: those that it lacks follow its own and begin as identities.
     """
 
     name: str | None = None

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 import subprocess
@@ -10,8 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from sa_upscale import checkpoints, config, train
+from sa_upscale import checkpoints, config, models, train
 from sa_upscale.errors import UpscaleError
+from sa_upscale.train import networks
 from tests.conftest import ROOT
 
 RECIPE = """
@@ -121,6 +123,26 @@ def test_another_scale_starts_from_what_fits(recipe, tmp_path):
     x2, x4 = load_file(outcome.file), load_file(tmp_path / "x4" / "last.safetensors")
     torch.testing.assert_close(x4["body.0.weight"], x2["body.0.weight"])
     assert x4["tail.weight"].shape != x2["tail.weight"].shape
+
+
+def test_a_deeper_network_starts_as_the_shallow_one_it_grows_from(tmp_path):
+    shallow = models.build("rrdbnet", scale=4, blocks=1, features=8, growth=4)
+    start = tmp_path / "one.safetensors"
+    checkpoints.save(
+        start, shallow.state_dict(), architecture="rrdbnet", parameters=shallow.parameters_dict, metadata={}
+    )
+    parameters = {"blocks": 3, "features": 8, "growth": 4}
+    model = config.Model("rrdbnet", 4, parameters, str(start), transfer=True)
+    deep = networks.generator(model, torch.device("cpu"))
+    x = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(deep(x), checkpoints.load(str(start)).model.float()(x), atol=1e-5, rtol=1e-4)
+    deep(x).square().mean().backward()
+    assert deep.body[2].rdb3.conv5.weight.grad.abs().max() > 0  # what is 0 learns
+    with pytest.raises(UpscaleError, match=r"set model\.transfer = true"):
+        networks.generator(dataclasses.replace(model, transfer=False), torch.device("cpu"))
+    other = dataclasses.replace(model, parameters=parameters | {"growth": 6})
+    wider = networks.generator(other, torch.device("cpu"))
+    assert torch.equal(wider.conv_body.weight, checkpoints.load(str(start)).model.conv_body.weight)
 
 
 def test_schedules():

@@ -64,6 +64,22 @@ class RRDBNet(nn.Module):
         x = x + self.conv_body(self.body(x))
         return in_bands(self._enlarge, x, context=TAIL_CONTEXT, scale=4)
 
+    def deepen(self, shallow: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The state of a network of fewer blocks with those of this one after them that it lacks, changing nothing yet.
+
+        Their last convolutions are 0: they give their input times `1 + RESIDUAL_SCALE`, which `conv_body` undoes.
+        A state of as many blocks, or of others, is given back as it is.
+        """
+        own = self.state_dict()
+        missing = [key for key in own if key.startswith("body.") and key not in shallow]
+        alike = all(own[key].shape == value.shape for key, value in shallow.items() if key in own)
+        if not missing or not alike:
+            return shallow
+        state = shallow | {key: torch.zeros_like(own[key]) if "conv5" in key else own[key] for key in missing}
+        blocks = len({key.split(".")[1] for key in missing})
+        state["conv_body.weight"] = shallow["conv_body.weight"] / (1 + RESIDUAL_SCALE) ** blocks
+        return state
+
     def _enlarge(self, x: torch.Tensor) -> torch.Tensor:
         """The picture `(N, channels, 4·h, 4·w)` of the trunk's features."""
         x = _activate(self.conv_up1(_twice(x)))

@@ -119,6 +119,8 @@ def _start(network: nn.Module, model: config.Model) -> None:
         state = network.adopt(state)
     if hasattr(network, "unfold"):
         state = network.unfold(state)
+    if model.transfer and hasattr(network, "deepen"):
+        state = network.deepen(state)
     own = network.state_dict()
     fits = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     if not model.transfer and len(fits) != len(own):
