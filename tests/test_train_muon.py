@@ -25,12 +25,20 @@ def test_takes_the_kernels_between_the_first_and_the_last():
     assert not any("bias" in name or name.startswith(("conv_first", "conv_last")) for name in swinir)
 
 
-def learner(layout, *, clip=None, weight_decay=0.0):
+def learner(layout, *, clip=None, weight_decay=0.0, scaled=False):
     torch.manual_seed(0)
     network = nn.Sequential(*(nn.Conv2d(*size, 3, padding=1) for size in ((3, 8), (8, 6), (6, 8), (8, 3))))
     network = network.to(memory_format=layout)
     how = {"optimizer": "muon", "betas": (0.9, 0.99), "weight_decay": weight_decay}
-    return Learner(network, Place(torch.device("cpu")), clip=clip, **how)
+    return Learner(network, Place(torch.device("cpu")), clip=clip, scaled=scaled, **how)
+
+
+def after_three_steps(learns):
+    for seed in range(3):
+        x = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(seed))
+        learns.backward((learns.forward(x) - x).square().mean())
+        learns.update(1e-3)
+    return learns.network.state_dict()
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -55,17 +63,16 @@ def test_a_step_turns_a_kernel_by_the_gradient_with_its_directions_alike(layout)
     assert all(parameter.grad is None for parameter in learns.network.parameters())
 
 
-def test_the_layout_in_memory_changes_nothing():
-    states = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        learns = learner(layout, weight_decay=0.01)
-        for seed in range(3):
-            x = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(seed))
-            learns.backward((learns.forward(x) - x).square().mean())
-            learns.update(1e-3)
-        states.append(learns.network.state_dict())
-    for key, value in states[0].items():
-        assert torch.allclose(value, states[1][key], atol=2e-5), key
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_neither_the_layout_in_memory_nor_a_scaled_loss_changes_anything(clip):
+    usual = after_three_steps(learner(torch.contiguous_format, clip=clip, weight_decay=0.01))
+    for other in (
+        learner(torch.channels_last, clip=clip, weight_decay=0.01),
+        learner(torch.channels_last, clip=clip, weight_decay=0.01, scaled=True),
+    ):
+        state = after_three_steps(other)
+        for key, value in usual.items():
+            assert torch.allclose(value, state[key], atol=2e-5), key
 
 
 def test_a_gradient_in_another_layout_is_taken_and_clipped():
