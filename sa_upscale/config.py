@@ -44,6 +44,8 @@ class Data:
     - `validation` is a folder of HR files; without one, `holdout` of the training files are kept back.
     - `batch` counts the crops of one step, over all ranks; `patch` is their HR side in pixels.
     - `motion` makes windows of still pictures by moving them, for a network that takes several frames.
+    - `shrink` below 1 takes every other crop from its picture reduced to between that share and all of its size, for
+      finer detail than the files have; 1 takes the pictures as they are.
     """
 
     folders: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ class Data:
     degradation: str = "bicubic"
     second_order: SecondOrder = PUBLISHED
     motion: bool = False
+    shrink: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -362,6 +365,8 @@ def _check_sizes(stage: Stage, scale: int | None) -> None:
             raise UpscaleError(f"recipe: {key} must be at least 1, not {value}")
     if data.batch % train.accumulate:
         raise UpscaleError(f"recipe: a batch of {data.batch} does not split into train.accumulate = {train.accumulate}")
+    if not 0 < data.shrink <= 1:
+        raise UpscaleError(f"recipe: data.shrink must lie above 0 and not above 1, not at {data.shrink}")
     if not 0 <= train.ema < 1:
         raise UpscaleError(f"recipe: train.ema must lie between 0 and 1, not at {train.ema}")
     if not 0 <= train.shift <= data.patch // 2:

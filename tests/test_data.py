@@ -25,6 +25,7 @@ class Options:
     degradation: str = "bicubic"
     second_order: SecondOrder = PUBLISHED
     motion: bool = False
+    shrink: float = 1.0
 
 
 def save_noise(file, height, width, seed=0):
@@ -87,6 +88,56 @@ def test_augmentation_turns_both_alike(which):
 def test_the_eight_augmentations_differ():
     hr = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     assert len({data.augment(hr, hr, which)[1].tobytes() for which in range(8)}) == 8
+
+
+# --- shrunk pictures -----------------------------------------------------------------------------------------------
+
+
+def stripes(folder, period):
+    """A picture of 320x300 whose columns go up and down with a `period` in pixels."""
+    folder.mkdir()
+    columns = 128 + 100 * np.sin(2 * np.pi * np.arange(320) / period)
+    Image.fromarray(np.tile(columns[None, :, None], (300, 1, 3)).astype(np.uint8)).save(folder / "0.png")
+    return folder
+
+
+def periods(pairs):
+    """The period of the stripes of each HR crop, by the peak of its spectrum."""
+    found = []
+    for _, hr in pairs:
+        along = max((hr[..., 0].mean(axis=axis) for axis in (0, 1)), key=np.ptp)
+        spectrum = np.abs(np.fft.rfft(along - along.mean(), 4096))
+        found.append(4096 / spectrum.argmax())
+    return np.array(found)
+
+
+def test_every_other_crop_is_of_a_shrunk_picture_with_its_own_lr(tmp_path):
+    folder = stripes(tmp_path / "stripes", period=24)
+    pairs = samples(source(folder, patch=96, shrink=0.5), 60)
+    found = periods(pairs)
+    assert found.min() > 24 * 0.5 - 1
+    assert found.max() < 24 + 1
+    shrunk = found < 23
+    assert 0.2 < shrunk.mean() < 0.7
+    assert len(np.unique(found[shrunk].round(1))) > 5  # not one size alone
+    for lr, hr in pairs:
+        assert (lr.shape, hr.shape) == ((24, 24, 3), (96, 96, 3))
+        np.testing.assert_array_equal(bicubic(hr, 4)[2:-2, 2:-2], lr[2:-2, 2:-2])
+    assert np.ptp(periods(samples(source(folder, patch=96), 20))) < 0.5
+
+
+def test_a_picture_without_room_for_a_margin_is_not_shrunk(tmp_path):
+    whole = save_noise(tmp_path / "a.png", 47, 60)  # 16 and twice 16 are needed
+    assert all(lies_in(whole, hr) for _, hr in samples(source(tmp_path, shrink=0.5), 20))
+    whole = save_noise(tmp_path / "a.png", 60, 60)
+    assert not all(lies_in(whole, hr) for _, hr in samples(source(tmp_path, shrink=0.5), 20))
+
+
+def test_shrunk_pictures_are_degraded_with_their_margin(tmp_path):
+    folder = stripes(tmp_path / "stripes", period=24)
+    pairs = samples(source(folder, patch=64, shrink=0.5, degradation=PUBLISHED), 30)
+    assert {(lr.shape, hr.shape) for lr, hr in pairs} == {((16, 16, 3), (64, 64, 3))}
+    assert 0.2 < (periods(pairs) < 23.2).mean() < 0.7
 
 
 # --- second order --------------------------------------------------------------------------------------------------
@@ -321,6 +372,12 @@ def test_validation_files_that_are_of_no_use_are_reported(photos, tmp_path):
         ({"lr_folders": ("a",), "degradation": "second-order"}, 1, 'leave data.degradation = "second-order" out'),
         ({"motion": True}, 1, "data.motion makes windows of frames, and this network takes single pictures"),
         ({"degradation": "second-order"}, 5, "for networks that take single pictures, and this one takes 5 frames"),
+        (
+            {"shrink": 0.5, "lr_folders": ("a",)},
+            1,
+            "data.shrink reduces .*; this one learns from data.lr_folders",
+        ),
+        ({"shrink": 0.5}, 5, "data.shrink reduces pictures, .*; this one takes several frames"),
         ({"lr_folders": ("a",)}, 5, "data.lr_folders is for networks that take single pictures"),
         ({}, 5, "no videos and no folders of numbered frames, but 1 pictures; data.motion = true makes windows"),
     ],

@@ -58,6 +58,7 @@ class Options(Protocol):
     - `patch`: HR pixels a side of a crop, a multiple of the scale.
     - `degradation`: "bicubic" or "second-order", which follows `second_order`.
     - `motion`: for networks that take several frames, make windows of still pictures as well.
+    - `shrink`: every other crop of a picture is of the picture reduced, at the most to this share of its sides.
     """
 
     folders: Sequence[str]
@@ -68,6 +69,7 @@ class Options(Protocol):
     degradation: str
     second_order: SecondOrder
     motion: bool
+    shrink: float
 
 
 class Mixed:
@@ -119,6 +121,9 @@ def _check(options: Options, window: int) -> None:
     second_order = options.degradation == "second-order"
     if options.lr_folders and second_order:
         raise UpscaleError('data.lr_folders has the LR, so leave data.degradation = "second-order" out')
+    if options.shrink < 1 and (options.lr_folders or window > 1):
+        whose = "takes several frames" if window > 1 else "learns from data.lr_folders"
+        raise UpscaleError(f"data.shrink reduces pictures, for a network that makes its LR of them; this one {whose}")
     if window == 1 and options.motion:
         raise UpscaleError("data.motion makes windows of frames, and this network takes single pictures; leave it out")
     if window > 1 and (options.lr_folders or second_order):
@@ -137,6 +142,7 @@ def _open_pictures(options: Options, scale: int, room: int | None, on_notice: No
         patch=options.patch,
         degradation=options.second_order if options.degradation == "second-order" else None,
         lr_files=lr_files,
+        shrink=options.shrink,
         room=room,
         on_notice=on_notice,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from PIL import Image
 
 from sa_upscale.data.crops import Pair, Part, augment, crop, divisible, middle_part, random_part
 from sa_upscale.data.files import Notice, large_enough, leaving_out, none_large_enough
@@ -18,6 +19,9 @@ from sa_upscale.errors import UpscaleError
 
 MARGIN = 72
 """HR pixels degraded around a crop and cut off again: Real-ESRGAN's, whose 400 pixels make crops of 256."""
+
+EDGE = 4
+"""LR pixels around a crop of a shrunk picture, twice as far as the bicubic reduction reaches."""
 
 JPEG_BLOCK = 8
 LEAST_PART = 1 << 20
@@ -35,6 +39,9 @@ class Photos:
       and degraded with it, and cut off again.  The HR stays as it is.
     - The picture that `lr_files` has for a file, cropped alike.
 
+    With `shrink` below 1 every other crop is one of the picture reduced first, to between that share and all of its
+    size, at any pixel: finer detail than the files have, and LR pixels that lie otherwise than in their one reduction.
+
     Decoded pictures are kept in memory up to `room` bytes, see `shelve`.  Files that cannot be used are reported
     through `on_notice` and left out.
 
@@ -49,20 +56,25 @@ class Photos:
         patch: int,
         degradation: SecondOrder | None = None,
         lr_files: Mapping[Path, Path] = MappingProxyType({}),
+        shrink: float = 1.0,
         room: int | None = None,
         on_notice: Notice = lambda text: None,
     ):
-        self.scale, self.patch = scale, patch
+        self.scale, self.patch, self._shrink = scale, patch, shrink
         self._degradation, self._lr_files, self._on_notice = degradation, lr_files, on_notice
         self.shelf = shelve(files, self._lower, scale=scale, patch=patch, room=room, on_notice=on_notice)
 
     def sample(self, rng: np.random.Generator) -> Pair:
         """One augmented crop: LR `(patch / scale, patch / scale, 3)` and HR `(patch, patch, 3)`, uint8."""
         lr, hr = self.shelf.take(int(rng.integers(len(self.shelf.files))))
+        shrunk = self._shrunk(hr, rng)
         if lr is None:
-            lr, hr = _degraded_crop(hr, self.scale, self.patch, self._degradation, rng)
-        else:
+            lr, hr = _degraded_crop(hr if shrunk is None else shrunk, self.scale, self.patch, self._degradation, rng)
+        elif shrunk is None:
             lr, hr = crop(lr, hr, self.patch, rng)
+        else:
+            inner = Part(EDGE, EDGE, self.patch // self.scale, self.patch // self.scale)
+            lr, hr = inner.of(bicubic(shrunk, self.scale)), inner.of(shrunk, self.scale)
         return augment(lr, hr, int(rng.integers(8)))
 
     def validation(self, files: Sequence[Path]) -> Iterator[Pair]:
@@ -79,6 +91,16 @@ class Photos:
             if lr is None:
                 lr = second_order(usm_sharpen(hr), self.scale, np.random.default_rng((0, index)), self._degradation)
             yield lr, hr
+
+    def _shrunk(self, hr: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        """A square of `hr`, reduced to a crop with its margin; None every other time, and where there is no room."""
+        margin = EDGE * self.scale if self._degradation is None else MARGIN + JPEG_BLOCK * self.scale
+        side, smallest = self.patch + 2 * margin, min(hr.shape[:2])
+        if self._shrink == 1 or smallest < side or rng.random() < 0.5:
+            return None
+        taken = int(rng.integers(side, min(smallest, int(side / self._shrink)) + 1))
+        square = random_part(hr.shape[:2], taken, taken, rng).of(hr)
+        return np.asarray(Image.fromarray(np.ascontiguousarray(square)).resize((side, side), Image.Resampling.BICUBIC))
 
     def _lower(self, file: Path, hr: np.ndarray, part: Part) -> np.ndarray | None:
         if self._degradation is not None:
