@@ -18,8 +18,10 @@ def names_of(network):
     return {name for name, parameter in network.named_parameters() if id(parameter) in taken}
 
 
-def test_takes_the_kernels_between_the_first_and_the_last():
+def test_takes_the_kernels_between_features():
     assert names_of(models.build("compact", scale=2, features=8, convs=2)) == {"body.0.weight", "body.1.weight"}
+    video = names_of(models.build("compact-video", scale=2, features=8, convs=1))
+    assert video == {"neighbours", "body.0.weight"}
     swinir = names_of(models.build("swinir", scale=2))
     assert "layers.0.residual_group.blocks.0.attn.qkv.weight" in swinir
     assert not any("bias" in name or name.startswith(("conv_first", "conv_last")) for name in swinir)

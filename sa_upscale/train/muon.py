@@ -6,16 +6,16 @@ import torch
 from torch import nn
 
 MOMENTUM = 0.95  # what the optimiser's authors use throughout
+COLOURS = 4  # a kernel of as few inputs takes a picture, or is a set of filters
 
 
 def kernels(network: nn.Module) -> list[nn.Parameter]:
-    """What Muon is for: the kernels of convolutions and the matrices of linear layers, but the first and the last.
+    """What Muon is for: the kernels of convolutions and the matrices of linear layers between features.
 
-    The first takes colours and the last gives them, which no turning of the features keeps.  A kernel of one input
-    channel is a set of filters and no matrix.
+    Those that take one picture, and the last, which gives it, are not among them: colours are not to be turned.
     """
     weights = [parameter for name, parameter in network.named_parameters() if _is_matrix(name, parameter)]
-    return [weight for weight in weights[1:-1] if weight.shape[1] > 1]
+    return [weight for weight in weights[:-1] if weight.shape[1] > COLOURS]
 
 
 class Muon(torch.optim.Muon):
