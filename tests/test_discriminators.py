@@ -10,13 +10,15 @@ from torch import nn
 from sa_upscale.models import DISCRIMINATORS, build_discriminator
 from sa_upscale.models.discriminators import SpectralConv, UNetDiscriminator
 
-SIZES = {"afm": 32, "esrgan": 64, "unet": 24, "vsrresfeatgan": 20}
+SIZES = {"afm": 32, "esrgan": 64, "unet": 24, "vgg-features": 16, "vsrresfeatgan": 20}
 SHAPES = {  # channels and side of each feature map for four features and the sizes above
     "afm": [(4, 32), (4, 16), (8, 16), (8, 8), (16, 8), (16, 4), (32, 4), (32, 2)],
     "esrgan": [(4, 64), (4, 32), (8, 32), (8, 16), (16, 16), (16, 8), (32, 8), (32, 4), (32, 4), (32, 2)],
     "unet": [(4, 24), (8, 12), (16, 6), (32, 3), (16, 6), (8, 12), (4, 24), (4, 24), (4, 24)],
+    "vgg-features": [(4, 8), (4, 4), (4, 4), (4, 4), (4, 4), (4, 4)],
     "vsrresfeatgan": [(4, 10), (8, 5), (16, 3)],
 }
+JUDGED = {"conv1_2": (64, 1), "conv2_2": (128, 2), "conv3_4": (256, 4)}  # VGG19's channels there, and its stride
 
 
 @pytest.fixture(params=DISCRIMINATORS)
@@ -31,12 +33,23 @@ def discriminator(name):
 
 
 def pictures(name, count=2):
-    return torch.rand(count, 3, SIZES[name], SIZES[name])
+    """What it judges: pictures, or what VGG makes of them."""
+    side = SIZES[name]
+    if name == "vgg-features":
+        return {
+            layer: torch.randn(count, channels, side // stride, side // stride)
+            for layer, (channels, stride) in JUDGED.items()
+        }
+    return torch.rand(count, 3, side, side)
+
+
+def tensors(x):
+    return list(x.values()) if isinstance(x, dict) else [x]
 
 
 def test_logits_and_features_have_their_shapes(name, discriminator):
     logits, features = discriminator(pictures(name))
-    assert logits.shape == ((2, 1, 24, 24) if name == "unet" else (2, 1))
+    assert logits.shape == {"unet": (2, 1, 24, 24), "vgg-features": (2, 3, 4, 4)}.get(name, (2, 1))
     assert [tuple(feature.shape) for feature in features] == [(2, count, side, side) for count, side in SHAPES[name]]
 
 
@@ -47,6 +60,8 @@ def pre_activation_layers(name, discriminator):
     if name == "esrgan":
         norms = [getattr(discriminator, f"bn{number // 2}_{number % 2}") for number in range(1, 10)]
         return [discriminator.conv0_0, *norms]
+    if name == "vgg-features":
+        return [layer for layer in discriminator.modules() if isinstance(layer, nn.GroupNorm)]
     return list(discriminator.norms)
 
 
@@ -61,7 +76,7 @@ def test_features_are_what_goes_into_the_activations_and_stay_so(name, discrimin
         assert torch.equal(feature, seen[layer])
         assert feature.min() < 0 < feature.max()
     normalised = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
-    assert len(normalised) == {"afm": 8, "esrgan": 9, "unet": 0, "vsrresfeatgan": 3}[name]
+    assert len(normalised) == {"afm": 8, "esrgan": 9, "unet": 0, "vgg-features": 0, "vsrresfeatgan": 3}[name]
     for layer in normalised:  # after the normalisation, before an activation of slope 0.2 would shift the mean
         torch.testing.assert_close(seen[layer].mean(dim=(0, 2, 3)), torch.zeros(layer.num_features), atol=1e-5, rtol=0)
 
@@ -69,7 +84,7 @@ def test_features_are_what_goes_into_the_activations_and_stay_so(name, discrimin
 def test_activations_have_slope_a_fifth(name, discriminator):
     """What the next layer gets is the feature, negative values times 0.2."""
     discriminator.eval()
-    following = {"afm": "convs.1", "esrgan": "conv0_1", "unet": "conv1", "vsrresfeatgan": "convs.1"}[name]
+    following = {"esrgan": "conv0_1", "unet": "conv1", "vgg-features": "heads.conv1_2.2"}.get(name, "convs.1")
     seen = []
     discriminator.get_submodule(following).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     _, features = discriminator(pictures(name))
@@ -77,10 +92,12 @@ def test_activations_have_slope_a_fifth(name, discriminator):
 
 
 def test_gradients_reach_the_picture_and_every_weight(name, discriminator):
-    x = pictures(name, count=3).requires_grad_()
+    x = pictures(name, count=3)
+    for shown in tensors(x):
+        shown.requires_grad_()
     logits, features = discriminator(x)
     (logits.square().mean() + sum(feature.square().mean() for feature in features)).backward()
-    assert x.grad.abs().sum() > 0
+    assert all(shown.grad.abs().sum() > 0 for shown in tensors(x))
     for key, parameter in discriminator.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
@@ -105,7 +122,14 @@ def test_parameters_rebuild_the_discriminator(name, discriminator):
 
 @pytest.mark.parametrize(
     ("name", "size", "needed"),
-    [("esrgan", 144, 32), ("esrgan", 0, 32), ("afm", 100, 16), ("unet", 100, 8), ("vsrresfeatgan", 7, 8)],
+    [
+        ("esrgan", 144, 32),
+        ("esrgan", 0, 32),
+        ("afm", 100, 16),
+        ("unet", 100, 8),
+        ("vgg-features", 18, 4),
+        ("vsrresfeatgan", 7, 8),
+    ],
 )
 def test_impossible_sizes_are_refused_when_built(name, size, needed):
     with pytest.raises(ValueError, match=rf"{needed}.*not {size}"):
@@ -126,6 +150,27 @@ def test_unet_takes_every_multiple_of_eight_and_nothing_else():
     assert discriminator(torch.rand(1, 3, 8, 40))[0].shape == (1, 1, 8, 40)
     with pytest.raises(ValueError, match=r"44×40 pixels.* multiples of 8"):
         discriminator(torch.rand(1, 3, 40, 44))
+
+
+def test_the_one_of_features_judges_each_square_by_what_is_near_it_and_whatever_the_scale():
+    torch.manual_seed(0)
+    discriminator = build_discriminator("vgg-features", size=64, features=4, layers=["conv2_2", "conv3_4"])
+    assert discriminator.vgg_layers == ("conv2_2", "conv3_4")
+    x = {layer: torch.randn(1, *shape) for layer, shape in {"conv2_2": (128, 32, 32), "conv3_4": (256, 16, 16)}.items()}
+    logits = discriminator(x)[0]
+    louder = discriminator({layer: 50 * features for layer, features in x.items()})[0]
+    torch.testing.assert_close(louder, logits, atol=1e-4, rtol=1e-4)
+    x["conv3_4"][..., :8, :8] = torch.randn(1, 256, 8, 8)
+    changed = discriminator(x)[0]
+    assert torch.equal(changed[:, 0], logits[:, 0])  # of conv2_2, which is as before
+    moved = (changed[0, 1] - logits[0, 1]).abs()
+    assert moved[:8, :8].mean() > 5 * moved[10:, 10:].mean()  # farther off only the normalisation has changed
+
+
+@pytest.mark.parametrize(("layers", "said"), [(["conv6_1"], "no layer 'conv6_1'"), ([], "at least one layer")])
+def test_the_one_of_features_refuses_layers_that_vgg_has_not(layers, said):
+    with pytest.raises(ValueError, match=said):
+        build_discriminator("vgg-features", size=64, layers=layers)
 
 
 def test_unknown_names_and_keywords_are_refused_with_near_ones():

@@ -101,6 +101,35 @@ def interrupted_at(stage, step):
     return report
 
 
+FEATURES = ("discriminator.name=vgg-features", 'discriminator.parameters={features=4, layers=["conv1_2"]}')
+
+
+def test_a_discriminator_of_features_learns_to_tell_and_is_no_part_of_vgg(recipe, tmp_path):
+    """Its losses and verdicts are logged, it resumes exactly, and a generator learns from it alone."""
+    for index, file in enumerate((tmp_path / "photos").iterdir()):  # grain, that no network can guess
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (60, 72, 3), dtype=np.uint8)).save(file)
+    alone = "stages.adversarial.losses=[{name='gan', kind='relativistic'}, {name='content'}]"
+    settings = (*FEATURES, "discriminator.rate=1e-2", "discriminator.lead=35", "train.steps=42", alone)
+    outcome = train.fit(load(recipe, *settings), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(load(recipe, *settings), tmp_path / "cut", on_progress=interrupted_at("adversarial", 21))
+    train.fit(load(recipe, *settings), tmp_path / "cut", resume=True)
+    assert same(outcome.file, tmp_path / "cut" / "best.safetensors")
+    entries = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    judged = [entry for entry in entries if entry["stage"] == "adversarial" and "gan" in entry]
+    leading = next(entry for entry in judged if entry["step"] == 35)
+    assert leading["real"] > leading["fake"]
+    assert leading["discriminator"] < 0.6  # 0.69 is chance
+    assert not same(tmp_path / "whole" / "fidelity-best.safetensors", tmp_path / "whole" / "last.safetensors")
+
+
+def test_a_discriminator_of_layers_that_vgg_lacks_is_refused_before_the_first_step(recipe, tmp_path):
+    settings = ("discriminator.name=vgg-features", "discriminator.parameters={features=4}")
+    with pytest.raises(UpscaleError, match="the VGG weights have no conv2_2, conv3_4"):
+        train.fit(load(recipe, *settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_stages_follow_one_another_and_resume_exactly(recipe, tmp_path):
     settings = ("train.log_every=1",)
     notices = []

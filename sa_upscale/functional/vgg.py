@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from sa_upscale.errors import UpscaleError, near
 
 _CONVS_PER_BLOCK = (2, 2, 4, 4, 4)
+_CHANNELS = (64, 128, 256, 512, 512)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
@@ -103,6 +104,12 @@ def check_names(layers: Iterable[str]) -> None:
     for layer in layers:
         if layer not in LAYERS:
             raise ValueError(f"VGG19 has no layer {layer!r}; {near(layer, LAYERS)}")
+
+
+def channels(layer: str) -> int:
+    """How many feature maps a layer has.  Raises `ValueError` for what is no convolution of VGG19."""
+    check_names([layer])
+    return _CHANNELS[int(layer[4]) - 1]
 
 
 def load(file: str | Path | None = None) -> VGG:

@@ -20,8 +20,9 @@ class Step:
     gradient flows into `hr` or anything made of it.  The losses may further need
 
     - `ema`: the averaged generator, a function from `lr` to its output;
-    - `discriminator`: a module from images to its logits and a list of its feature maps.  It must not be wrapped for
-      distributed training: this step is the generator's and has no gradients of the discriminator's to exchange;
+    - `discriminator`: a module from images, or from the VGG's outputs of its `vgg_layers`, to its logits and a list of
+      its feature maps.  It must not be wrapped for distributed training: this step is the generator's and has no
+      gradients of the discriminator's to exchange;
     - `vgg`, and as `vgg_layers` all the layers that will be asked for, so that one pass computes them.
 
     VGG and the discriminator see the pictures `moved` by `shift`, rows and columns.
@@ -79,6 +80,11 @@ class Step:
         """The discriminator's feature maps of `hr`, without gradient."""
         return self._real[1]
 
+    def shown(self, of: str) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What the discriminator is shown of `"sr"` or `"hr"`: the pictures, or the features that it judges."""
+        layers = getattr(self._discriminator, "vgg_layers", ())
+        return self.vgg_features(of, layers, activated=False) if layers else moved(getattr(self, of), self._shift)
+
     def edges(self, edge_map: EdgeMap) -> torch.Tensor:
         """W of `hr`, `(N, 1 or 3, H, W)`, without gradient."""
         if edge_map not in self._edges:
@@ -106,12 +112,12 @@ class Step:
     @cached_property
     def _fake(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
         with _frozen(_given(self._discriminator, "the discriminator", "discriminator")) as discriminator:
-            return discriminator(moved(self.sr, self._shift))
+            return discriminator(self.shown("sr"))
 
     @cached_property
     def _real(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
         with torch.no_grad():
-            return _given(self._discriminator, "the discriminator", "discriminator")(moved(self.hr, self._shift))
+            return _given(self._discriminator, "the discriminator", "discriminator")(self.shown("hr"))
 
 
 def moved(images: torch.Tensor, shift: tuple[int, int]) -> torch.Tensor:

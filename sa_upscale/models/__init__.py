@@ -9,7 +9,7 @@ keywords that rebuild it), takes float tensors in [0, 1] of shape `(N, 3, h, w)`
 
 Every discriminator is built for a `size`, the side of the pictures it will be shown, and has `parameters_dict` too.  It
 takes `(N, 3, size, size)` in [0, 1] and returns its logits and the list of its convolutions' feature maps before
-activation.
+activation.  One that declares `vgg_layers` takes what VGG19 makes of the pictures instead, a tensor for each of them.
 """
 
 import inspect
@@ -23,6 +23,7 @@ from sa_upscale.models.discriminators import (
     AFMDiscriminator,
     ESRGANDiscriminator,
     UNetDiscriminator,
+    VGGFeatureDiscriminator,
     VSRResFeatGANDiscriminator,
 )
 from sa_upscale.models.empty import empty
@@ -43,6 +44,7 @@ DISCRIMINATORS: dict[str, type[nn.Module]] = {
     "afm": AFMDiscriminator,
     "esrgan": ESRGANDiscriminator,
     "unet": UNetDiscriminator,
+    "vgg-features": VGGFeatureDiscriminator,
     "vsrresfeatgan": VSRResFeatGANDiscriminator,
 }
 

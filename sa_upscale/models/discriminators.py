@@ -1,16 +1,19 @@
-"""The discriminators of the four papers.
+"""The discriminators of the four papers, of Real-ESRGAN, and one of VGG's features.
 
 Each takes pictures `(N, 3, H, W)` in [0, 1] and returns `(logits, features)`: logits in float32, and the feature maps
-of its convolutions in order, after batch normalisation where there is one and before the activation.
+of its convolutions in order, after batch normalisation where there is one and before the activation.  One with
+`vgg_layers` takes VGG's outputs of those in place of the pictures.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sa_upscale.functional import vgg
 from sa_upscale.models.swinir import DIV2K_MEAN
 
 SLOPE = 0.2
@@ -163,6 +166,51 @@ class UNetDiscriminator(nn.Module):
         return self.conv9(x).float(), features
 
 
+class VGGFeatureDiscriminator(nn.Module):
+    """A few convolutions on each of some layers of a frozen VGG19, which judge every square of the deepest one's
+    stride: logits `(N, layers, h, w)`.
+
+    Called with VGG's outputs by name, `{layer: (N, channels, h, w)}` before their activation.  Each goes by 4×4
+    convolutions of stride 2 to the size of the deepest and through a 3×3 one, all normalised over the picture, so that
+    the scale of VGG's outputs does not matter.
+    What VGG has learnt it need not learn, so that it is of use after a hundred steps; what it judges is local, so that
+    a pattern which no photograph has is found wherever it stands.
+
+    `size` is the side of the pictures, a multiple of the deepest layer's stride (4 for conv3); others, and layers that
+    VGG19 has not, raise `ValueError`.
+
+    Reference: S.-J. Park et al., "SRFeat: Single Image Super-Resolution with Feature Discrimination", 2018, for the
+    idea.  Several layers at once, judged locally, are our own.
+    """
+
+    def __init__(self, size: int = 128, features: int = 64, layers: Sequence[str] = ("conv1_2", "conv2_2", "conv3_4")):
+        super().__init__()
+        if not layers:
+            raise ValueError("this discriminator judges at least one layer of VGG19")
+        vgg.check_names(layers)
+        deepest = max(map(_block, layers))
+        _check_built_for(size, 2 ** (deepest - 1))
+        self.vgg_layers = tuple(layers)
+        self.parameters_dict = {"size": size, "features": features, "layers": list(layers)}
+        self.heads = nn.ModuleDict()
+        for layer in layers:
+            inputs = [vgg.channels(layer), *[features] * (deepest - _block(layer))]
+            convs = [nn.Conv2d(count, features, 4, stride=2, padding=1, bias=False) for count in inputs[:-1]]
+            convs.append(nn.Conv2d(inputs[-1], features, 3, padding=1, bias=False))
+            norms = [nn.GroupNorm(1, features) for _ in convs]
+            self.heads[layer] = nn.ModuleList(
+                [*itertools.chain(*zip(convs, norms, strict=True)), nn.Conv2d(features, 1, 3, padding=1)]
+            )
+
+    def forward(self, x: Mapping[str, torch.Tensor]) -> Judgement:
+        logits, features = [], []
+        for layer, (*layers, last) in self.heads.items():
+            out, seen = _through(x[layer], zip(layers[::2], layers[1::2], strict=True))
+            logits.append(last(out))
+            features += seen
+        return torch.cat(logits, dim=1).float(), features
+
+
 class SpectralConv(nn.Module):
     """A convolution without bias whose weight, a matrix with a row for each output, has the largest singular value 1.
 
@@ -196,6 +244,10 @@ class SpectralConv(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             weight = self.weight()
         return F.conv2d(x, weight, stride=self.stride, padding=1)
+
+
+def _block(layer: str) -> int:
+    return int(layer.removeprefix("conv").split("_")[0])
 
 
 def _through(x: torch.Tensor, layers: Iterable[tuple[nn.Module, nn.Module]]) -> tuple[torch.Tensor, list[torch.Tensor]]:

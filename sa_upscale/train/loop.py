@@ -205,9 +205,11 @@ def _check_stages(recipe: config.Recipe, place: Place) -> None:
         if stage is recipe.stages[0]:
             continue
         terms = Terms(stage.losses)
-        terms.prepare(stage.train.vgg_weights, torch.device("cpu"))
+        judged = ()
         if "discriminator" in terms.needs:
-            networks.discriminator(stage.discriminator, stage.data.patch, torch.device("meta"))
+            network = networks.discriminator(stage.discriminator, stage.data.patch, torch.device("meta"))
+            judged = getattr(network, "vgg_layers", ())
+        terms.prepare(stage.train.vgg_weights, torch.device("cpu"), judged)
 
 
 def _begin(job: _Run, stage: config.Stage, first: int, validation: Validation) -> Record:

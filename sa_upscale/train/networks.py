@@ -14,6 +14,7 @@ from sa_upscale.engine import precisions
 from sa_upscale.errors import UpscaleError
 
 Autocast = Callable[[], AbstractContextManager]
+Shown = torch.Tensor | dict[str, torch.Tensor]
 
 
 def complete(recipe: config.Recipe) -> config.Recipe:
@@ -71,13 +72,15 @@ def discriminator(options: config.Discriminator | None, patch: int, device: torc
 
 
 class Judge(nn.Module):
-    """A discriminator's logits of real and of made pictures in one call, as distributed training wants it."""
+    """A discriminator's logits of what it is shown of real and of made pictures in one call, as distributed training
+    wants it.
+    """
 
     def __init__(self, discriminator: nn.Module):
         super().__init__()
         self.discriminator = discriminator
 
-    def forward(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, real: Shown, fake: Shown) -> tuple[torch.Tensor, torch.Tensor]:
         return self.discriminator(real)[0], self.discriminator(fake)[0]
 
 

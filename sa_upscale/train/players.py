@@ -23,16 +23,15 @@ class Players:
         precision = networks.precision_of(device, options.precision)
         self.autocast = networks.autocast(device, precision)
         self.terms = Terms(stage.losses).to(device)
-        self._vgg, self.notices = self.terms.prepare(options.vgg_weights, device)
-        self._vgg_layers = losses.vgg_layers(self.terms.losses)
         generator = networks.generator(model, device)
         self.average = networks.averaged(generator)
         settings = {"scaled": precision == "fp16", "compiled": options.compile}
         how = {"optimizer": options.optimizer, "betas": options.betas, "weight_decay": options.weight_decay}
         self._generator = Learner(generator, place, clip=options.clip, **how, **settings)
-        self._discriminator, self._lead = None, 0
+        self._discriminator, self._lead, judged = None, 0, ()
         if "discriminator" in self.terms.needs:
             network = networks.discriminator(stage.discriminator, stage.data.patch, device)
+            judged = getattr(network, "vgg_layers", ())
             how = {
                 "optimizer": stage.discriminator.optimizer,
                 "betas": stage.discriminator.betas or options.betas,
@@ -41,6 +40,8 @@ class Players:
             self._discriminator = Learner(networks.Judge(network), place, **how, **settings)
             self._lead = stage.discriminator.lead
             self._discriminator_rate = stage.discriminator.rate
+        self._vgg, self.notices = self.terms.prepare(options.vgg_weights, device, judged)
+        self._vgg_layers = losses.vgg_layers(self.terms.losses) | set(judged)
 
     @property
     def generator(self) -> torch.nn.Module:
@@ -63,7 +64,7 @@ class Players:
         parts = list(zip(lr.chunk(self._options.accumulate), hr.chunk(self._options.accumulate), strict=True))
         leading = step <= self._lead
         shift = self._shift(step)
-        values, made, found = self._generator_part(parts, leading, shift)
+        values, shown, found = self._generator_part(parts, leading, shift)
         (lost,) = self._place.any(not torch.isfinite(values).all().item())
         if lost:
             return values, found
@@ -71,8 +72,7 @@ class Players:
             self._generator.update(learning_rate(self._options, step))
             networks.follow(self.average, self.generator, self._options.ema)
         if self._discriminator is not None:
-            seen = [[losses.moved(x, shift) for x in (hr, sr)] for (_, hr), sr in zip(parts, made, strict=True)]
-            verdict = self._discriminator_part(seen)
+            verdict = self._discriminator_part(shown)
             self._discriminator.update(learning_rate(self._options, step, self._discriminator_rate))
             values = torch.cat([values, verdict])
         return values, found
@@ -104,11 +104,12 @@ class Players:
         if self._discriminator is not None:
             self._discriminator.load_state_dict(state["discriminator"])
 
-    def _generator_part(
-        self, parts, leading: bool, shift: tuple[int, int]
-    ) -> tuple[torch.Tensor, list[torch.Tensor], list[str]]:
-        """Gradients for the generator, unless the discriminator is `leading`: the mean values, what was made, found."""
-        values, made, found = 0.0, [], []
+    def _generator_part(self, parts, leading: bool, shift: tuple[int, int]) -> tuple[torch.Tensor, list, list[str]]:
+        """Gradients for the generator, unless the discriminator is `leading`.
+
+        Returns the mean values, what the discriminator is to be shown of the real and the made, and what was found.
+        """
+        values, shown, found = 0.0, [], []
         for index, (lr, hr) in enumerate(parts):
             last = index == len(parts) - 1
             with torch.set_grad_enabled(not leading), self._generator.part(last):
@@ -118,11 +119,12 @@ class Players:
                     found += self.terms.calibrate(step)
                     terms = self.terms(step)
                     total = self.terms.total(terms)
+                    if self._discriminator is not None:
+                        shown.append([_detached(step.shown(of)) for of in ("hr", "sr")])
                 if not leading:
                     self._generator.backward(total / len(parts))
             values = values + terms.detach() / len(parts)
-            made.append(sr.detach().float())
-        return values, made, found
+        return values, shown, found
 
     def _discriminator_part(self, parts) -> torch.Tensor:
         """Gradients for the discriminator from `(real, fake)`; its loss and mean logits, `(3,)`."""
@@ -142,3 +144,7 @@ class Players:
         """Of the step alone, so that ranks and the parts of a batch agree, and a resumed run goes on alike."""
         drawn = np.random.default_rng((self._options.seed, step)).integers(self._options.shift + 1, size=2)
         return int(drawn[0]), int(drawn[1])
+
+
+def _detached(x: networks.Shown) -> networks.Shown:
+    return {key: part.detach() for key, part in x.items()} if isinstance(x, dict) else x.detach()

@@ -1,5 +1,7 @@
 """The losses of a stage: labelled, weighted, and given what they need."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -25,11 +27,16 @@ class Terms(nn.Module):
         self.needs = losses.needs(self.losses)
         self._calibrated = False
 
-    def prepare(self, vgg_weights: str | None, device: torch.device) -> tuple[VGG | None, list[str]]:
-        """Load the VGG if a loss needs it, and fit the losses to its layers; also what was replaced, a line each."""
-        if "vgg" not in self.needs:
+    def prepare(
+        self, vgg_weights: str | None, device: torch.device, judged: Sequence[str] = ()
+    ) -> tuple[VGG | None, list[str]]:
+        """Load the VGG if a loss needs it, or a discriminator for its layers `judged`, and fit the losses to its
+        layers; also what was replaced, a line each.
+        """
+        if "vgg" not in self.needs and not judged:
             return None, []
         vgg = vgg_module.load(vgg_weights)
+        vgg.require(judged)
         return vgg.to(device), losses.resolve(self.losses, vgg)
 
     def forward(self, step: Step) -> torch.Tensor:
