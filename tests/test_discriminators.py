@@ -84,7 +84,7 @@ def test_features_are_what_goes_into_the_activations_and_stay_so(name, discrimin
 def test_activations_have_slope_a_fifth(name, discriminator):
     """What the next layer gets is the feature, negative values times 0.2."""
     discriminator.eval()
-    following = {"esrgan": "conv0_1", "unet": "conv1", "vgg-features": "heads.conv1_2.2"}.get(name, "convs.1")
+    following = {"esrgan": "conv0_1", "unet": "conv1", "vgg-features": "heads.conv1_2.1.0"}.get(name, "convs.1")
     seen = []
     discriminator.get_submodule(following).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     _, features = discriminator(pictures(name))

@@ -108,8 +108,13 @@ def check_names(layers: Iterable[str]) -> None:
 
 def channels(layer: str) -> int:
     """How many feature maps a layer has.  Raises `ValueError` for what is no convolution of VGG19."""
+    return _CHANNELS[halvings(layer)]
+
+
+def halvings(layer: str) -> int:
+    """How often the picture was halved before a layer.  Raises `ValueError` for what is no convolution of VGG19."""
     check_names([layer])
-    return _CHANNELS[int(layer[4]) - 1]
+    return int(layer.removeprefix("conv").split("_")[0]) - 1
 
 
 def load(file: str | Path | None = None) -> VGG:
@@ -171,7 +176,7 @@ def _layers_in(weights: Mapping[str, torch.Tensor]) -> list[str]:
 
 
 def _check_size(x: torch.Tensor, layers: set[str]) -> None:
-    pools = max((int(layer[4]) for layer in layers), default=1) - 1
+    pools = max(map(halvings, layers), default=0)
     if min(x.shape[-2:]) < 2**pools:
         raise ValueError(f"{max(layers)} needs images of at least {2**pools} pixels a side, not {tuple(x.shape[-2:])}")
 

@@ -22,7 +22,7 @@ from sa_upscale.losses.lattice import Lattice
 from sa_upscale.losses.ldl import LDL
 from sa_upscale.losses.perceptual import Perceptual
 from sa_upscale.losses.pixel import L1, MSE, Charbonnier, Huber
-from sa_upscale.losses.step import Step, moved
+from sa_upscale.losses.step import Shown, Step, moved
 
 LOSSES: dict[str, type[nn.Module]] = {
     "l1": L1,
@@ -39,7 +39,18 @@ LOSSES: dict[str, type[nn.Module]] = {
     "lattice": Lattice,
 }
 
-__all__ = ["LOSSES", "Step", "build", "calibrate", "discriminator_loss", "moved", "needs", "resolve", "vgg_layers"]
+__all__ = [
+    "LOSSES",
+    "Shown",
+    "Step",
+    "build",
+    "calibrate",
+    "discriminator_loss",
+    "moved",
+    "needs",
+    "resolve",
+    "vgg_layers",
+]
 
 
 def build(name: str, **options) -> nn.Module:

@@ -12,6 +12,8 @@ from sa_upscale.functional.filters import unsharp
 from sa_upscale.functional.vgg import VGG
 from sa_upscale.losses.edges import EdgeMap
 
+Shown = torch.Tensor | dict[str, torch.Tensor]
+
 
 class Step:
     """One batch and what the losses ask of it, each computed on first use and once.
@@ -23,7 +25,7 @@ class Step:
     - `discriminator`: a module from images, or from the VGG's outputs of its `vgg_layers`, to its logits and a list of
       its feature maps.  It must not be wrapped for distributed training: this step is the generator's and has no
       gradients of the discriminator's to exchange;
-    - `vgg`, and as `vgg_layers` all the layers that will be asked for, so that one pass computes them.
+    - `vgg`, and as `vgg_layers` all the layers that the losses will ask for, so that one pass computes them.
 
     VGG and the discriminator see the pictures `moved` by `shift`, rows and columns.
 
@@ -44,7 +46,8 @@ class Step:
     ):
         self.lr, self.hr, self.sr = lr, hr.detach().float(), sr.float()
         self._ema, self._discriminator, self._vgg = ema, discriminator, vgg
-        self._vgg_layers = frozenset(vgg_layers)
+        self._judged = tuple(getattr(discriminator, "vgg_layers", ()))
+        self._vgg_layers = frozenset([*vgg_layers, *self._judged])
         self._shift = shift
         self._edges: dict[EdgeMap, torch.Tensor] = {}
         self._features: dict[tuple[str | EdgeMap, bool], dict[str, torch.Tensor]] = {}
@@ -80,10 +83,11 @@ class Step:
         """The discriminator's feature maps of `hr`, without gradient."""
         return self._real[1]
 
-    def shown(self, of: str) -> torch.Tensor | dict[str, torch.Tensor]:
+    def shown(self, of: str) -> Shown:
         """What the discriminator is shown of `"sr"` or `"hr"`: the pictures, or the features that it judges."""
-        layers = getattr(self._discriminator, "vgg_layers", ())
-        return self.vgg_features(of, layers, activated=False) if layers else moved(getattr(self, of), self._shift)
+        if self._judged:
+            return self.vgg_features(of, self._judged, activated=False)
+        return moved(getattr(self, of), self._shift)
 
     def edges(self, edge_map: EdgeMap) -> torch.Tensor:
         """W of `hr`, `(N, 1 or 3, H, W)`, without gradient."""

@@ -5,7 +5,6 @@ of its convolutions in order, after batch normalisation where there is one and b
 `vgg_layers` takes VGG's outputs of those in place of the pictures.
 """
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -187,25 +186,22 @@ class VGGFeatureDiscriminator(nn.Module):
         super().__init__()
         if not layers:
             raise ValueError("this discriminator judges at least one layer of VGG19")
-        vgg.check_names(layers)
-        deepest = max(map(_block, layers))
-        _check_built_for(size, 2 ** (deepest - 1))
+        deepest = max(map(vgg.halvings, layers))
+        _check_built_for(size, 2**deepest)
         self.vgg_layers = tuple(layers)
         self.parameters_dict = {"size": size, "features": features, "layers": list(layers)}
         self.heads = nn.ModuleDict()
         for layer in layers:
-            inputs = [vgg.channels(layer), *[features] * (deepest - _block(layer))]
+            inputs = [vgg.channels(layer), *[features] * (deepest - vgg.halvings(layer))]
             convs = [nn.Conv2d(count, features, 4, stride=2, padding=1, bias=False) for count in inputs[:-1]]
             convs.append(nn.Conv2d(inputs[-1], features, 3, padding=1, bias=False))
-            norms = [nn.GroupNorm(1, features) for _ in convs]
-            self.heads[layer] = nn.ModuleList(
-                [*itertools.chain(*zip(convs, norms, strict=True)), nn.Conv2d(features, 1, 3, padding=1)]
-            )
+            pairs = [nn.ModuleList([conv, nn.GroupNorm(1, features)]) for conv in convs]
+            self.heads[layer] = nn.ModuleList([*pairs, nn.Conv2d(features, 1, 3, padding=1)])
 
     def forward(self, x: Mapping[str, torch.Tensor]) -> Judgement:
         logits, features = [], []
-        for layer, (*layers, last) in self.heads.items():
-            out, seen = _through(x[layer], zip(layers[::2], layers[1::2], strict=True))
+        for layer, (*pairs, last) in self.heads.items():
+            out, seen = _through(x[layer], pairs)
             logits.append(last(out))
             features += seen
         return torch.cat(logits, dim=1).float(), features
@@ -244,10 +240,6 @@ class SpectralConv(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             weight = self.weight()
         return F.conv2d(x, weight, stride=self.stride, padding=1)
-
-
-def _block(layer: str) -> int:
-    return int(layer.removeprefix("conv").split("_")[0])
 
 
 def _through(x: torch.Tensor, layers: Iterable[tuple[nn.Module, nn.Module]]) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -205,11 +205,10 @@ def _check_stages(recipe: config.Recipe, place: Place) -> None:
         if stage is recipe.stages[0]:
             continue
         terms = Terms(stage.losses)
-        judged = ()
+        judge = None
         if "discriminator" in terms.needs:
-            network = networks.discriminator(stage.discriminator, stage.data.patch, torch.device("meta"))
-            judged = getattr(network, "vgg_layers", ())
-        terms.prepare(stage.train.vgg_weights, torch.device("cpu"), judged)
+            judge = networks.discriminator(stage.discriminator, stage.data.patch, torch.device("meta"))
+        terms.prepare(stage.train.vgg_weights, torch.device("cpu"), judge)
 
 
 def _begin(job: _Run, stage: config.Stage, first: int, validation: Validation) -> Record:

@@ -12,9 +12,9 @@ from torch import nn
 from sa_upscale import checkpoints, config, models
 from sa_upscale.engine import precisions
 from sa_upscale.errors import UpscaleError
+from sa_upscale.losses import Shown
 
 Autocast = Callable[[], AbstractContextManager]
-Shown = torch.Tensor | dict[str, torch.Tensor]
 
 
 def complete(recipe: config.Recipe) -> config.Recipe:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from sa_upscale import config, losses
+from sa_upscale.losses import Shown
 from sa_upscale.train import networks
 from sa_upscale.train.learner import Learner
 from sa_upscale.train.ranks import Place
@@ -28,20 +29,19 @@ class Players:
         settings = {"scaled": precision == "fp16", "compiled": options.compile}
         how = {"optimizer": options.optimizer, "betas": options.betas, "weight_decay": options.weight_decay}
         self._generator = Learner(generator, place, clip=options.clip, **how, **settings)
-        self._discriminator, self._lead, judged = None, 0, ()
+        self._discriminator, self._lead, judge = None, 0, None
         if "discriminator" in self.terms.needs:
-            network = networks.discriminator(stage.discriminator, stage.data.patch, device)
-            judged = getattr(network, "vgg_layers", ())
+            judge = networks.discriminator(stage.discriminator, stage.data.patch, device)
             how = {
                 "optimizer": stage.discriminator.optimizer,
                 "betas": stage.discriminator.betas or options.betas,
                 "weight_decay": stage.discriminator.weight_decay,
             }
-            self._discriminator = Learner(networks.Judge(network), place, **how, **settings)
+            self._discriminator = Learner(networks.Judge(judge), place, **how, **settings)
             self._lead = stage.discriminator.lead
             self._discriminator_rate = stage.discriminator.rate
-        self._vgg, self.notices = self.terms.prepare(options.vgg_weights, device, judged)
-        self._vgg_layers = losses.vgg_layers(self.terms.losses) | set(judged)
+        self._vgg, self.notices = self.terms.prepare(options.vgg_weights, device, judge)
+        self._vgg_layers = losses.vgg_layers(self.terms.losses)
 
     @property
     def generator(self) -> torch.nn.Module:
@@ -146,5 +146,5 @@ class Players:
         return int(drawn[0]), int(drawn[1])
 
 
-def _detached(x: networks.Shown) -> networks.Shown:
+def _detached(x: Shown) -> Shown:
     return {key: part.detach() for key, part in x.items()} if isinstance(x, dict) else x.detach()

@@ -1,7 +1,5 @@
 """The losses of a stage: labelled, weighted, and given what they need."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
@@ -28,11 +26,12 @@ class Terms(nn.Module):
         self._calibrated = False
 
     def prepare(
-        self, vgg_weights: str | None, device: torch.device, judged: Sequence[str] = ()
+        self, vgg_weights: str | None, device: torch.device, discriminator: nn.Module | None = None
     ) -> tuple[VGG | None, list[str]]:
-        """Load the VGG if a loss needs it, or a discriminator for its layers `judged`, and fit the losses to its
-        layers; also what was replaced, a line each.
+        """Load the VGG if a loss or the discriminator needs it, and fit the losses to its layers; also what was
+        replaced, a line each.
         """
+        judged = getattr(discriminator, "vgg_layers", ())
         if "vgg" not in self.needs and not judged:
             return None, []
         vgg = vgg_module.load(vgg_weights)
