@@ -1,6 +1,7 @@
 """The processes that train one network together, as torchrun starts them."""
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sa_upscale.engine import find_device
+
+# Renamed in torch 2.13, which warns of the old name.
+_BUFFERS = ("forward_sync_buffers", "broadcast_buffers")
+_SYNC_BUFFERS = next(name for name in _BUFFERS if name in inspect.signature(DistributedDataParallel).parameters)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Place:
         network = torch.compile(network) if compiled else network
         # Buffers are not broadcast: the ranks' weights are the same, so spectral norms are; running statistics of batch
         # norms, which have no part in training, are rank 0's.
-        return network if self.ranks == 1 else DistributedDataParallel(network, broadcast_buffers=False)
+        return network if self.ranks == 1 else DistributedDataParallel(network, **{_SYNC_BUFFERS: False})
 
 
 @contextlib.contextmanager
