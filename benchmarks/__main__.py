@@ -65,7 +65,10 @@ def measure(part: str, runs: int, shared: Path | None) -> dict[str, dict[str, fl
             "200 small JPEGs from file to file against the network alone": batch(min(runs, 5)),
         },
         "stages": lambda: {"`image` on 1024×1024": journey.stages()},
-        "video": lambda: {"compact on a clip against its frames in memory": video.overlap("compact", min(runs, 5))},
+        "video": lambda: {
+            f"{model} on a clip against its frames in memory": video.overlap(model, min(runs, 5))
+            for model in ("compact", "vsrresnet")
+        },
         "memory": lambda: {"`image` on 4000×4000": memory()},
         "quality": lambda: quality.quality(shared) if shared else {},
     }

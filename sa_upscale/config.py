@@ -46,6 +46,7 @@ class Data:
     - `motion` makes windows of still pictures by moving them, for a network that takes several frames.
     - `shrink` below 1 takes every other crop from its picture reduced to between that share and all of its size, for
       finer detail than the files have; 1 takes the pictures as they are.
+    - `noise` is the largest standard deviation, in codes of 255, of the normal noise that every other LR gets.
     """
 
     folders: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class Data:
     second_order: SecondOrder = PUBLISHED
     motion: bool = False
     shrink: float = 1.0
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -367,6 +369,8 @@ def _check_sizes(stage: Stage, scale: int | None) -> None:
         raise UpscaleError(f"recipe: a batch of {data.batch} does not split into train.accumulate = {train.accumulate}")
     if not 0 < data.shrink <= 1:
         raise UpscaleError(f"recipe: data.shrink must lie above 0 and not above 1, not at {data.shrink}")
+    if not 0 <= data.noise <= 255:
+        raise UpscaleError(f"recipe: data.noise must lie between 0 and 255, not at {data.noise}")
     if not 0 <= train.ema < 1:
         raise UpscaleError(f"recipe: train.ema must lie between 0 and 1, not at {train.ema}")
     if not 0 <= train.shift <= data.patch // 2:

@@ -26,6 +26,7 @@ class Options:
     second_order: SecondOrder = PUBLISHED
     motion: bool = False
     shrink: float = 1.0
+    noise: float = 0.0
 
 
 def save_noise(file, height, width, seed=0):
@@ -370,6 +371,7 @@ def test_validation_files_that_are_of_no_use_are_reported(photos, tmp_path):
         ({"folders": ()}, 1, "no training data; name one or more folders with --data"),
         ({"lr_folders": ("a", "b")}, 1, "1 folders of HR and 2 of LR do not make pairs"),
         ({"lr_folders": ("a",), "degradation": "second-order"}, 1, 'leave data.degradation = "second-order" out'),
+        ({"noise": 4, "degradation": "second-order"}, 1, "has noise of its own; leave data.noise out"),
         ({"motion": True}, 1, "data.motion makes windows of frames, and this network takes single pictures"),
         ({"degradation": "second-order"}, 5, "for networks that take single pictures, and this one takes 5 frames"),
         (
@@ -386,6 +388,23 @@ def test_options_that_contradict_each_other_are_refused(tmp_path, changes, windo
     save_noise(tmp_path / "a.png", 32, 32)
     with pytest.raises(UpscaleError, match=message):
         data.open_source(Options(**{"folders": (str(tmp_path),)} | changes), scale=4, window=window)
+
+
+def test_every_other_lr_gets_noise_another_in_each_frame(tmp_path):
+    Image.new("RGB", (160, 160), (100, 100, 100)).save(tmp_path / "grey.png")
+    options = Options((str(tmp_path),), patch=128, motion=True, noise=8.0, validation=str(tmp_path))
+    noisy, pairs = data.open_source(options, scale=4, window=5)
+    assert {pixel for lr, hr in pairs for pixel in (*lr.flat, *hr.flat)} == {100}
+    drawn = samples(noisy, 60)
+    assert all(lr.dtype == np.uint8 and lr.shape == (5, 32, 32, 3) and (hr == 100).all() for lr, hr in drawn)
+    sigmas = np.array([lr.std() for lr, _ in drawn])
+    assert 20 <= (sigmas == 0).sum() <= 40
+    assert sigmas.max() == pytest.approx(8, abs=0.8)
+    assert sigmas[sigmas > 0].mean() == pytest.approx(4, abs=1)
+    frames = next(lr for lr, _ in drawn if lr.std() > 4).reshape(5, -1)
+    assert np.abs(np.corrcoef(frames) - np.eye(5)).max() < 0.1
+    again, _ = noisy.sample(np.random.default_rng(7))
+    np.testing.assert_array_equal(again, drawn[7][0])
 
 
 # --- batches -------------------------------------------------------------------------------------------------------

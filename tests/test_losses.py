@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sa_upscale import losses
-from sa_upscale.functional import filters
+from sa_upscale.functional import color, filters
 from sa_upscale.losses import pixel
 
 
@@ -81,7 +81,25 @@ def test_a_sharpened_target_is_made_once_and_only_on_demand(monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("name", ["l1", "mse", "charbonnier", "huber"])
+def test_a_part_of_the_distance_may_be_taken_between_lumas(name):
+    torch.manual_seed(0)
+    hr, sr = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 12, 12, requires_grad=True)
+    distance, w = pixel.DISTANCES[name], filters.canny(hr)
+    between = distance(color.luma(sr), color.luma(hr), w).item()
+    colours = distance(sr, hr, w).item()
+    for part in (0, 0.25, 1):
+        value = losses.build(name, spatial="canny", luma=part)(step(sr, hr))
+        assert value.item() == pytest.approx(part * between + (1 - part) * colours, rel=1e-5)
+    value.backward()  # of lumas alone, whose weights BT.601 gives
+    steepness = sr.grad.abs().sum(dim=(0, 2, 3))
+    assert steepness / steepness.sum() == pytest.approx(torch.tensor([0.299, 0.587, 0.114]), abs=1e-3)
+
+
 def test_unknown_names_and_options_are_refused():
+    for part in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=f"luma must lie between 0 and 1, not {part}"):
+            losses.build("mse", luma=part)
     with pytest.raises(ValueError, match="did you mean charbonnier"):
         losses.build("charbonier")
     with pytest.raises(ValueError, match="did you mean epsilon"):

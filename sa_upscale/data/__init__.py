@@ -26,6 +26,7 @@ from sa_upscale.data.files import (
 from sa_upscale.data.inspection import Survey, survey
 from sa_upscale.data.loading import Source, batches
 from sa_upscale.data.motion import Motion, validation_of_stills
+from sa_upscale.data.noise import Noisy
 from sa_upscale.data.photos import Photos
 from sa_upscale.data.reading import read_rgb
 from sa_upscale.data.shelf import default_room
@@ -59,6 +60,7 @@ class Options(Protocol):
     - `degradation`: "bicubic" or "second-order", which follows `second_order`.
     - `motion`: for networks that take several frames, make windows of still pictures as well.
     - `shrink`: every other crop of a picture is of the picture reduced, at the most to this share of its sides.
+    - `noise`: the most noise of every other LR, a standard deviation in codes of 255.  Validation is without.
     """
 
     folders: Sequence[str]
@@ -70,6 +72,7 @@ class Options(Protocol):
     second_order: SecondOrder
     motion: bool
     shrink: float
+    noise: float
 
 
 class Mixed:
@@ -107,7 +110,7 @@ def open_source(
     pairs = list(pairs)
     if not pairs:
         raise UpscaleError("none of the validation files can be used; set data.validation to a folder of others")
-    return source, pairs
+    return Noisy(source, options.noise) if options.noise else source, pairs
 
 
 def _check(options: Options, window: int) -> None:
@@ -124,6 +127,8 @@ def _check(options: Options, window: int) -> None:
     if options.shrink < 1 and (options.lr_folders or window > 1):
         whose = "takes several frames" if window > 1 else "learns from data.lr_folders"
         raise UpscaleError(f"data.shrink reduces pictures, for a network that makes its LR of them; this one {whose}")
+    if options.noise and second_order:
+        raise UpscaleError('data.degradation = "second-order" has noise of its own; leave data.noise out')
     if window == 1 and options.motion:
         raise UpscaleError("data.motion makes windows of frames, and this network takes single pictures; leave it out")
     if window > 1 and (options.lr_folders or second_order):

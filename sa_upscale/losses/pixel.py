@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sa_upscale.errors import near
+from sa_upscale.functional.color import luma as luma_of
 from sa_upscale.losses.edges import EdgeMap
 from sa_upscale.losses.step import Step
 
@@ -60,17 +61,24 @@ def distance_named(name: str) -> Callable[..., torch.Tensor]:
 
 class _Pixel(nn.Module):
     """A distance between `sr` and its target, which is `hr`, or `hr` sharpened; `spatial` names the edge map of `hr`
-    ("lv", "canny") by which pixels are weighted.
+    ("lv", "canny") by which pixels are weighted.  `luma` from 0 to 1 is the part of it that is taken between lumas
+    rather than between colours.
     """
 
-    def __init__(self, spatial: str | None = None, sharpened: bool = False):
+    def __init__(self, spatial: str | None = None, sharpened: bool = False, luma: float = 0.0):
         super().__init__()
+        if not 0 <= luma <= 1:
+            raise ValueError(f"luma must lie between 0 and 1, not {luma}")
         self.edge_map = EdgeMap(spatial) if spatial else None
-        self.sharpened = sharpened
+        self.sharpened, self.luma = sharpened, luma
 
     def forward(self, step: Step) -> torch.Tensor:
+        sr, target = step.sr, step.sharpened if self.sharpened else step.hr
         weight = step.edges(self.edge_map) if self.edge_map else None
-        return self.distance(step.sr, step.sharpened if self.sharpened else step.hr, weight)
+        if not self.luma:
+            return self.distance(sr, target, weight)
+        between = self.distance(luma_of(sr), luma_of(target), weight)
+        return between if self.luma == 1 else torch.lerp(self.distance(sr, target, weight), between, self.luma)
 
 
 class L1(_Pixel):
@@ -88,8 +96,8 @@ class MSE(_Pixel):
 class Charbonnier(_Pixel):
     """Charbonnier distance; `epsilon` as there."""
 
-    def __init__(self, epsilon: float = 1e-3, spatial: str | None = None, sharpened: bool = False):
-        super().__init__(spatial, sharpened)
+    def __init__(self, epsilon: float = 1e-3, spatial: str | None = None, sharpened: bool = False, luma: float = 0.0):
+        super().__init__(spatial, sharpened, luma)
         self.epsilon = epsilon
 
     def distance(self, sr: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
@@ -99,8 +107,8 @@ class Charbonnier(_Pixel):
 class Huber(_Pixel):
     """Huber's distance; `threshold` as there."""
 
-    def __init__(self, threshold: float = 1.0, spatial: str | None = None, sharpened: bool = False):
-        super().__init__(spatial, sharpened)
+    def __init__(self, threshold: float = 1.0, spatial: str | None = None, sharpened: bool = False, luma: float = 0.0):
+        super().__init__(spatial, sharpened, luma)
         self.threshold = threshold
 
     def distance(self, sr: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
