@@ -169,6 +169,22 @@ def test_a_family_gives_the_smallest_scale_that_suffices(name, scale, chosen):
     assert checkpoints.select(name, scale).name == chosen
 
 
+def test_a_family_gives_clips_its_video_network_and_pictures_the_other(package):
+    registry = package / "weights.toml"
+    text = registry.read_text()
+    moving = text[text.index("[moving-x4]") : text.index("[planned-x4]")]
+    added = moving.replace("[moving-x4]", "[small-video-x4]").replace('family = "moving"', 'family = "small"')
+    for order in (text + added, added + text):
+        registry.write_text(order)
+        assert checkpoints.select("small", 4, kind="video").name == "small-video-x4"
+        assert checkpoints.select("small", 8, kind="video").name == "small-video-x4"
+        assert checkpoints.select("small", 2, kind="video").name == "small-x2"
+        assert checkpoints.select("small", kind="video").name == "small-video-x4"
+        for kind in ("image", None):
+            assert checkpoints.select("small", 4, kind=kind).name == "small-x4"
+            assert checkpoints.select("small", kind=kind).name == "small-x4"
+
+
 @pytest.mark.usefixtures("package")
 def test_an_unknown_name_gets_near_ones():
     with pytest.raises(UpscaleError, match=r"^no checkpoint is called 'smal-x2'; did you mean small-x2"):

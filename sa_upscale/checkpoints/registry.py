@@ -85,21 +85,21 @@ def select(name: str, scale: float | None = None, kind: str | None = None) -> En
 
     Of a family, that is the smallest native scale that suffices, else (or without a scale) its largest; members that
     are not there yet count only when there are no others.  `kind="image"` refuses video networks; `kind="video"` takes
-    both, an image network working frame by frame.  Raises `UpscaleError` for an unknown name, suggesting near ones.
+    both, an image network working frame by frame, and of two of one scale the video network, which else comes second.
+    Raises `UpscaleError` for an unknown name, suggesting near ones.
     """
     known = entries()
     members = [known[name]] if name in known else [entry for entry in known.values() if entry.family == name]
     if not members:
         raise UpscaleError(f"no checkpoint is called {name!r}; {near(name, names())}")
-    members = sorted((entry for entry in members if entry.usable), key=_by_scale) or sorted(members, key=_by_scale)
-    chosen = next((entry for entry in members if scale is not None and entry.scale >= scale), members[-1])
+    members = [entry for entry in members if entry.usable] or members
+    members.sort(key=lambda entry: entry.kind == (kind or "image"))
+    by_scale = {entry.scale: entry for entry in members}
+    enough = [native for native in by_scale if scale is not None and native >= scale]
+    chosen = by_scale[min(enough) if enough else max(by_scale)]
     if kind == "image" and chosen.kind == "video":
         raise UpscaleError(wrong_kind(chosen.name, chosen.window))
     return chosen
-
-
-def _by_scale(entry: Entry) -> int:
-    return entry.scale
 
 
 def wrong_kind(name: str, window: int) -> str:
