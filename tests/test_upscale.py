@@ -698,6 +698,26 @@ def test_a_video_network_is_followed_by_image_networks(registry, model, scale, c
     assert [made.window for made in engines] == [5 if name.startswith("clip") else 1 for name in chain]
 
 
+@pytest.mark.parametrize(
+    ("model", "scale", "clips", "pictures"),
+    [
+        ("compact-fidelity", 2, ["compact-video-x2-fidelity"], ["compact-x2-fidelity"]),
+        ("compact-fidelity", 3, ["compact-video-x4-fidelity"], ["compact-x4-fidelity"]),
+        ("compact-fidelity", 8, ["compact-video-x4-fidelity", "compact-x2-fidelity"], None),
+        ("compact-x4-fidelity", 4, ["compact-x4-fidelity"], ["compact-x4-fidelity"]),
+        ("compact-video-x4-fidelity", 4, ["compact-video-x4-fidelity"], UpscaleError),
+        ("compact-video-x4-fidelity", 8, ["compact-video-x4-fidelity", "compact-x2"], UpscaleError),
+    ],
+)
+def test_clips_get_the_video_network_of_a_family_and_pictures_do_not(model, scale, clips, pictures):
+    assert networks.Networks(model, kind="video", device="cpu").names(scale) == clips
+    if pictures is UpscaleError:
+        with pytest.raises(UpscaleError, match=f"{model} is a video network, it needs 5 frames"):
+            networks.Networks(model, device="cpu").names(scale)
+    elif pictures:
+        assert networks.Networks(model, device="cpu").names(scale) == pictures
+
+
 def test_the_bundled_checkpoint_from_file_to_file(tmp_path):
     bundled = [entry for entry in checkpoints.entries().values() if entry.bundled and entry.usable]
     bundled = [entry for entry in bundled if entry.kind == "image" and entry.scale == 4]

@@ -75,10 +75,10 @@ class _Pixel(nn.Module):
     def forward(self, step: Step) -> torch.Tensor:
         sr, target = step.sr, step.sharpened if self.sharpened else step.hr
         weight = step.edges(self.edge_map) if self.edge_map else None
-        if not self.luma:
-            return self.distance(sr, target, weight)
-        between = self.distance(luma_of(sr), luma_of(target), weight)
-        return between if self.luma == 1 else torch.lerp(self.distance(sr, target, weight), between, self.luma)
+        value = self.distance(sr, target, weight)
+        if self.luma:
+            value = torch.lerp(value, self.distance(luma_of(sr), luma_of(target), weight), self.luma)
+        return value
 
 
 class L1(_Pixel):

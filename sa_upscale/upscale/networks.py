@@ -35,7 +35,8 @@ class Networks:
     """The engines for whatever scales are asked for, each network loaded once.
 
     `model` is a checkpoint's name, the name of a family, of which the fitting members are taken, or the path of a file.
-    With `kind="video"` it may take several frames; what it lacks in scale the networks for clean pictures then add.
+    With `kind="video"` it may take several frames, and a family's video network comes before its others; what that
+    lacks in scale the networks for clean pictures then add.
     `strength` from 0 to 1 mixes the weights of a perceptual checkpoint (1) with those of its fidelity sibling (0), and
     `denoise` likewise those of one that offers it.  `running` is how engines run: device, precision, tile, tta,
     match_color.  `on_fetch(name)` gives the progress callback for the download of one checkpoint.  `load` and `engine`
@@ -94,6 +95,8 @@ class Networks:
                 # After the first network there is no noise for a second one to take away.
                 clean = checkpoints.entries()[clean].family
                 chain[1:] = _chain(clean, scale / known[chain[0]], _relatives(clean))
+            if self._kind == "video":
+                chain[0] = _for_clips(self._model, chain[0])
             self._require_siblings(chain)
             return chain
         self._require_siblings([self._model])
@@ -147,9 +150,19 @@ def _relatives(model: str | Path) -> dict[str, int]:
     """
     known = checkpoints.entries()
     name = str(model)
+    if name in known and known[name].kind == "video":
+        return {}
     family = known[name].family if name in known else name
     members = [entry for entry in known.values() if entry.family == family and (entry.usable or entry.name == name)]
     return {entry.name: entry.scale for entry in members if entry.kind == "image"}
+
+
+def _for_clips(family: str, name: str) -> str:
+    """The video network of `family` that has the scale of its image network `name`; `name` itself without one."""
+    known = checkpoints.entries()
+    wanted = family, "video", known[name].scale, True
+    fitting = (one.name for one in known.values() if (one.family, one.kind, one.scale, one.usable) == wanted)
+    return next(fitting, name)
 
 
 def _chain(name: str, scale: float, relatives: dict[str, int]) -> list[str]:
