@@ -5,11 +5,13 @@
     memory    resident megabytes over a long small clip, and their slope after the first minute; aim: flat
     kill      SIGKILL at ten random moments, resumed each time, against a run that nothing disturbed; aim: identical
     flicker   temporal deviation on a static noisy scene, of bicubic, one frame and five; aim: at most 1.3 × bicubic
+    damage    PSNR-Y of clips of frames (`--clips`), reduced, with noise and compressed, beside that of bicubic
 
-Clips are made here, with the encoders of the package.
+Clips are made here, with the encoders of the package, but for those of `damage`.
 """
 
 import argparse
+import io
 import random
 import statistics
 import subprocess
@@ -24,9 +26,13 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import torch
 
 from sa_upscale import checkpoints, media, video
+from sa_upscale.data.reading import read_rgb
+from sa_upscale.degrade import bicubic
 from sa_upscale.engine import Engine
+from sa_upscale.metrics.psnr import psnr_y
 
 RATE = 24
 LENGTHS = {"away": (240, (320, 180)), "vsrresnet": (8, (96, 64))}  # frames and size, where a minute is to do
@@ -182,18 +188,15 @@ def _decoded(path: Path) -> list[tuple[int, bytes]]:
         return [(frame.pts, frame.to_ndarray().tobytes()) for frame in container.decode(video=0)]
 
 
-def flicker(models: list[str], sigma: float) -> str:
+def flicker(models: list[str], scale: int, sigma: float) -> str:
     """Mean over pixels of the deviation over time, of luma in codes, on one picture with fresh noise in each frame."""
-    rng = np.random.default_rng(0)
-    still = _texture(7, (64, 48)).astype(float)
-    noisy = [np.clip(still + rng.normal(0, sigma, still.shape), 0, 255).round().astype(np.uint8) for _ in range(10)]
-    bicubic = [cv2.resize(frame, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC) for frame in noisy]
-    rows = [("bicubic", _deviation(bicubic))]
+    still = _texture(7, (64, 48))
+    noisy = _with_noise([still] * 10, sigma)
+    rows = [("bicubic", _deviation([_enlarged(frame, scale) for frame in noisy]))]
     for name in models:
-        engine = Engine(checkpoints.load(name, 4, "video").model)
-        made = [engine.run_prepared(w) for w in media.windows(map(engine.prepare, noisy), engine.window)]
+        engine = Engine(checkpoints.load(name, scale, "video").model)
         # The first and the last two windows repeat frames.
-        rows.append((name, _deviation(made[2:-2])))
+        rows.append((name, _deviation(list(_upscaled(engine, noisy, slice(2, -2))))))
     base = rows[0][1]
     return "\n".join(f"| {name} | {value:.3f} | {value / base:.2f} |" for name, value in rows)
 
@@ -201,6 +204,75 @@ def flicker(models: list[str], sigma: float) -> str:
 def _deviation(frames: list[np.ndarray]) -> float:
     luma = np.stack([frame @ np.array([0.299, 0.587, 0.114]) for frame in frames])
     return float(luma.std(axis=0).mean())
+
+
+DAMAGES: dict[str, Callable[[list[np.ndarray]], list[np.ndarray]]] = {
+    "none": lambda frames: frames,
+    "noise of σ 4": lambda frames: _with_noise(frames, 4),
+    "noise of σ 8": lambda frames: _with_noise(frames, 8),
+    "H.264, crf 18": lambda frames: _compressed(frames, 18),
+    "H.264, crf 26": lambda frames: _compressed(frames, 26),
+}
+
+
+def damage(models: list[str], scale: int, clips: Path) -> str:
+    """A table of mean PSNR-Y in dB, a border of 8 pixels left out, over every fourth frame from the second on.
+
+    Each folder in `clips` holds the frames of a clip, which are reduced by `scale` by MATLAB's bicubic and damaged.
+    """
+    engines = {name: Engine(checkpoints.load(name, scale, "video").model) for name in models}
+    rows = [["clip", "damage", "bicubic", *models], ["---", "---", *["---:"] * (1 + len(models))]]
+    seen = slice(1, None, 4)
+    for folder in sorted(path for path in clips.iterdir() if path.is_dir()):
+        hr = [_cropped(read_rgb(file), 2 * scale) for file in sorted(folder.iterdir())]
+        reduced = [bicubic(frame, scale) for frame in hr]
+        for what, damaged in DAMAGES.items():
+            lr = damaged(reduced)
+            ways = [[_enlarged(frame, scale) for frame in lr[seen]]]
+            ways += [list(_upscaled(engine, lr, seen)) for engine in engines.values()]
+            rows.append([folder.name, what, *(f"{_mean_psnr_y(made, hr[seen]):.2f}" for made in ways)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cropped(frame: np.ndarray, multiple: int) -> np.ndarray:
+    height, width = (side // multiple * multiple for side in frame.shape[:2])
+    return np.ascontiguousarray(frame[:height, :width])
+
+
+def _with_noise(frames: list[np.ndarray], sigma: float) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    noisy = (frame + rng.normal(0, sigma, frame.shape) for frame in frames)
+    return [np.clip(frame, 0, 255).round().astype(np.uint8) for frame in noisy]
+
+
+def _compressed(frames: list[np.ndarray], crf: int) -> list[np.ndarray]:
+    height, width = frames[0].shape[:2]
+    memory = io.BytesIO()
+    with av.open(memory, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=RATE, width=width, height=height, options={"crf": str(crf)})
+        stream.pix_fmt = "yuv420p"
+        for at, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels)
+            frame.pts, frame.time_base = at, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    memory.seek(0)
+    with av.open(memory) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def _upscaled(engine: Engine, frames: list[np.ndarray], seen: slice = slice(None)) -> Iterator[np.ndarray]:
+    windows = list(media.windows(map(engine.prepare, frames), engine.window))
+    return map(engine.run_prepared, windows[seen])
+
+
+def _enlarged(frame: np.ndarray, scale: int) -> np.ndarray:
+    return cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+
+def _mean_psnr_y(made: list[np.ndarray], hr: list[np.ndarray]) -> float:
+    sr, original = (torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2) / 255 for frames in (made, hr))
+    return psnr_y(sr, original, border=8).mean().item()
 
 
 def _seconds(work: Callable[[], object]) -> tuple[float, float]:
@@ -216,12 +288,15 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["compact", "vsrresnet"])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--scale", type=int, default=4, help="of `flicker` and `damage`")
+    parser.add_argument("--clips", type=Path, default=Path("../shared/data/bench/Vid4"), help="of `damage`")
     arguments = parser.parse_args()
     parts = {
         "overlap": lambda _: "\n".join(f"{name}: {overlap(name, arguments.runs)}" for name in arguments.models),
         "memory": lambda folder: memory(folder, arguments.minutes),
         "kill": lambda folder: kill(folder, 10),
-        "flicker": lambda _: flicker(arguments.models, sigma=4),
+        "flicker": lambda _: flicker(arguments.models, arguments.scale, sigma=4),
+        "damage": lambda _: damage(arguments.models, arguments.scale, arguments.clips),
     }
     for part in arguments.parts or parts:
         with tempfile.TemporaryDirectory() as name:

@@ -96,7 +96,7 @@ class Networks:
                 clean = checkpoints.entries()[clean].family
                 chain[1:] = _chain(clean, scale / known[chain[0]], _relatives(clean))
             if self._kind == "video":
-                chain[0] = _for_clips(self._model, chain[0])
+                chain[0] = checkpoints.select(self._model, known[chain[0]], "video").name
             self._require_siblings(chain)
             return chain
         self._require_siblings([self._model])
@@ -155,14 +155,6 @@ def _relatives(model: str | Path) -> dict[str, int]:
     family = known[name].family if name in known else name
     members = [entry for entry in known.values() if entry.family == family and (entry.usable or entry.name == name)]
     return {entry.name: entry.scale for entry in members if entry.kind == "image"}
-
-
-def _for_clips(family: str, name: str) -> str:
-    """The video network of `family` that has the scale of its image network `name`; `name` itself without one."""
-    known = checkpoints.entries()
-    wanted = family, "video", known[name].scale, True
-    fitting = (one.name for one in known.values() if (one.family, one.kind, one.scale, one.usable) == wanted)
-    return next(fitting, name)
 
 
 def _chain(name: str, scale: float, relatives: dict[str, int]) -> list[str]:
