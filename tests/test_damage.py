@@ -4,7 +4,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from sa_upscale import images
 from sa_upscale.errors import UpscaleError
@@ -71,6 +71,40 @@ def test_blocks_are_found_wherever_the_picture_was_cropped(shift):
     picture = decoded(jpeg(scene(), 40))[shift[0] :, shift[1] :]
     assert damage.measure(picture).kinds == ["JPEG blocks"]
     assert damage.measure(picture).share(4) == 1
+
+
+def terminal(ink, paper):
+    """Letters in cells of 8x16 pixels, as a terminal shows them."""
+    page = Image.new("RGB", (640, 480), (paper,) * 3)
+    draw = ImageDraw.Draw(page)
+    generator = np.random.default_rng(0)
+    for top in range(0, 480, 16):
+        for left in range(0, 8 * int(generator.integers(20, 80)), 8):
+            draw.text((left, top), chr(33 + int(generator.integers(90))), fill=(ink,) * 3)
+    return np.asarray(page)
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        np.random.default_rng(0).choice(np.array([[20, 20, 60], [200, 60, 60], [240, 220, 90]], np.uint8), (60, 80)),
+        np.indices((480, 640)).sum(0)[..., None].astype(np.uint8) // 8 % 2 * 180 + 20,
+        np.where((np.indices((480, 640)) % 8 == 0).any(0), 150, 230).astype(np.uint8)[..., None],
+        terminal(200, 0),
+        terminal(60, 255),
+        terminal(130, 40),
+    ],
+    ids=["pixel art", "chequers", "a table", "a terminal", "dark on light", "dim"],
+)
+@pytest.mark.parametrize("times", [1, 4, 8])
+def test_what_is_drawn_on_a_grid_is_not_damaged(drawing, times):
+    found = damage.measure(drawing.repeat(times, 0).repeat(times, 1))
+    assert (found.noise, found.blocks) == (0, 0)
+
+
+@pytest.mark.parametrize("quality", [5, 10, 20])
+def test_the_worst_jpegs_are_not_taken_for_drawn(quality):
+    assert damage.measure(decoded(jpeg(scene(), quality))).kinds == ["JPEG blocks"]
 
 
 def test_stripes_of_the_period_of_blocks_are_no_blocks():
