@@ -382,7 +382,8 @@ def registry(monkeypatch):
         entry("noisy-x4", "noisy", 4, denoise="fam-x4"),
     ]
     monkeypatch.setattr(networks, "CLEAN", "fam")
-    monkeypatch.setattr(checkpoints, "entries", lambda: {one.name: one for one in table})
+    for module in (checkpoints, checkpoints.registry):
+        monkeypatch.setattr(module, "entries", lambda: {one.name: one for one in table})
     return table
 
 
