@@ -41,18 +41,28 @@ LENGTHS = {"away": (240, (320, 180)), "vsrresnet": (8, (96, 64))}  # frames and 
 def make_clip(path: Path, frames: int, size: tuple[int, int]) -> Path:
     """A textured picture that pans, with a cut every four seconds."""
     width, height = size
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, width=width, height=height, options={"crf": "12"})
-        stream.pix_fmt = "yuv420p"
+
+    def panned() -> Iterator[np.ndarray]:
         for at in range(frames):
             if at % (4 * RATE) == 0:
                 scene = _texture(at, (2 * width, height))
             x = at % (4 * RATE) * width // (4 * RATE)
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(scene[:, x : x + width]))
+            yield np.ascontiguousarray(scene[:, x : x + width])
+
+    _encode(str(path), panned(), size, crf=12)
+    return path
+
+
+def _encode(target: str | io.BytesIO, frames: Iterable[np.ndarray], size: tuple[int, int], crf: int) -> None:
+    width, height = size
+    with av.open(target, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=RATE, width=width, height=height, options={"crf": str(crf)})
+        stream.pix_fmt = "yuv420p"
+        for at, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels)
             frame.pts, frame.time_base = at, Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    return path
 
 
 def _texture(seed: int, size: tuple[int, int]) -> np.ndarray:
@@ -196,7 +206,7 @@ def flicker(models: list[str], scale: int, sigma: float) -> str:
     for name in models:
         engine = Engine(checkpoints.load(name, scale, "video").model)
         # The first and the last two windows repeat frames.
-        rows.append((name, _deviation(list(_upscaled(engine, noisy, slice(2, -2))))))
+        rows.append((name, _deviation(_upscaled(engine, noisy, slice(2, -2)))))
     base = rows[0][1]
     return "\n".join(f"| {name} | {value:.3f} | {value / base:.2f} |" for name, value in rows)
 
@@ -229,7 +239,7 @@ def damage(models: list[str], scale: int, clips: Path) -> str:
         for what, damaged in DAMAGES.items():
             lr = damaged(reduced)
             ways = [[_enlarged(frame, scale) for frame in lr[seen]]]
-            ways += [list(_upscaled(engine, lr, seen)) for engine in engines.values()]
+            ways += [_upscaled(engine, lr, seen) for engine in engines.values()]
             rows.append([folder.name, what, *(f"{_mean_psnr_y(made, hr[seen]):.2f}" for made in ways)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -248,22 +258,15 @@ def _with_noise(frames: list[np.ndarray], sigma: float) -> list[np.ndarray]:
 def _compressed(frames: list[np.ndarray], crf: int) -> list[np.ndarray]:
     height, width = frames[0].shape[:2]
     memory = io.BytesIO()
-    with av.open(memory, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=RATE, width=width, height=height, options={"crf": str(crf)})
-        stream.pix_fmt = "yuv420p"
-        for at, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels)
-            frame.pts, frame.time_base = at, Fraction(1, RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    _encode(memory, frames, (width, height), crf)
     memory.seek(0)
     with av.open(memory) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def _upscaled(engine: Engine, frames: list[np.ndarray], seen: slice = slice(None)) -> Iterator[np.ndarray]:
+def _upscaled(engine: Engine, frames: list[np.ndarray], seen: slice) -> list[np.ndarray]:
     windows = list(media.windows(map(engine.prepare, frames), engine.window))
-    return map(engine.run_prepared, windows[seen])
+    return [engine.run_prepared(window) for window in windows[seen]]
 
 
 def _enlarged(frame: np.ndarray, scale: int) -> np.ndarray:

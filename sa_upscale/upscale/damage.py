@@ -21,10 +21,9 @@ _LOUDEST = 40  # of 255: a chequered pattern rather than noise
 _PERIOD = 8  # pixels a side of JPEG's blocks
 _JUMP = 4  # of 255: a larger step is an edge
 _CERTAIN = 3.5  # standard errors by which the columns at one phase have to stand out
-_OUTLINE = 32  # of 255: what is higher still is a thing's outline;
-_DRAWN = (
-    0.5  # that share of all steps has only what is drawn on a grid (JPEGs of quality 10 have up to 0.23, of 2 0.45)
-)
+_OUTLINE = 32  # of 255: a step higher than that is a thing's outline
+# What is drawn on a grid has a larger share of outlines among its steps.  JPEGs of quality 10 have 0.23, of 2 0.45.
+_DRAWN = 0.5
 
 _MIXED = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 """Second differences in both directions: blind to plane slopes, and of norm 1."""
