@@ -114,7 +114,9 @@ def _devices(torch, reset: bool) -> Iterator[Finding]:
         device = torch.device(name)
         before = calibration.known(device)
         choice = before or calibration.calibrate(device)
-        text = f"{choice.precision}, tiles of {choice.tile}"
+        text = (
+            f"{choice.precision}{', int8 for networks that lose nothing by it' * choice.int8}, tiles of {choice.tile}"
+        )
         text += f", {choice.threads} threads" if name == "cpu" else ""
         yield Finding("devices", f"{name} runs with", f"{text}, measured {'earlier' if before else 'now'}")
         until = time.perf_counter() + MEASURING_SECONDS

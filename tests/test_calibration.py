@@ -39,7 +39,7 @@ def test_measuring_ends_in_time_and_is_remembered(monkeypatch):
 
 def test_only_what_is_clearly_faster_replaces_the_default(monkeypatch):
     seconds = {"default": 0.010, "hardly": 0.0095, "clearly": 0.005}
-    options = [Choice("fp32", 100, 1), Choice("fp32", 101, 1), Choice("fp32", 102, 1)]
+    options = [Choice("fp32", 100, 1, False), Choice("fp32", 101, 1, False), Choice("fp32", 102, 1, False)]
     names = dict(zip(options, seconds, strict=True))
     monkeypatch.setattr(calibration, "_work", lambda option: lambda: time.sleep(seconds[names[option]]))
     assert calibration._fastest(options[:2], 1.3, time.perf_counter() + 0.1) == options[0]
@@ -47,7 +47,7 @@ def test_only_what_is_clearly_faster_replaces_the_default(monkeypatch):
 
 
 def test_the_engine_takes_what_was_measured_unless_told_otherwise(monkeypatch):
-    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 96, 1))
+    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 96, 1, False))
     network = Compact(features=4, convs=1)
     network.banded = False
     usual = Engine(network, device="cpu")
@@ -64,7 +64,7 @@ def test_the_engine_takes_what_was_measured_unless_told_otherwise(monkeypatch):
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"x": 1}', None])
 def test_a_damaged_memory_is_none(text, monkeypatch):
-    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1))
+    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1, False))
     calibration.calibrate(CPU)
     file = folders.cache() / "calibration.json"
     if text is None:
@@ -75,7 +75,7 @@ def test_a_damaged_memory_is_none(text, monkeypatch):
 
 
 def test_another_torch_measures_again(monkeypatch):
-    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1))
+    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1, False))
     calibration.calibrate(CPU)
     monkeypatch.setattr(torch, "__version__", "99.0")
     assert calibration.known(CPU) is None
@@ -85,14 +85,16 @@ def test_a_folder_that_cannot_be_written_only_means_measuring_again(monkeypatch,
     (tmp_path / "file").write_text("")
     for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(variable, str(tmp_path / "file"))
-    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1))
-    assert calibration.calibrate(CPU) == Choice("fp32", 48, 1)
+    monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1, False))
+    assert calibration.calibrate(CPU) == Choice("fp32", 48, 1, False)
     assert calibration.known(CPU) is None
 
 
 def test_a_long_job_measures_once(monkeypatch):
     measured, notices = [], []
-    monkeypatch.setattr(calibration, "_measured", lambda device: measured.append(device) or Choice("fp32", 48, 1))
+    monkeypatch.setattr(
+        calibration, "_measured", lambda device: measured.append(device) or Choice("fp32", 48, 1, False)
+    )
     for _ in range(2):
         calibration.settle("cpu", notices.append)
     assert measured == [CPU]

@@ -70,7 +70,7 @@ def test_a_worker_keeps_to_its_share_whatever_its_engine_was_measured_with(unbou
 
     def known(device):
         seen.append(processors.usable())
-        return calibration.Choice("fp32", 192, threads=7)
+        return calibration.Choice("fp32", 192, threads=7, int8=False)
 
     monkeypatch.setattr(calibration, "known", known)
     own = frozenset([min(unbound)])

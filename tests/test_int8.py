@@ -1,5 +1,6 @@
 """Networks in 8-bit integers: close to what they are in float32, whatever they are shown."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from sa_upscale import checkpoints, images
-from sa_upscale.engine import Engine, precisions
+from sa_upscale.engine import Engine, calibration, precisions
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models import bands, build, int8
+from sa_upscale.models.compact import Compact
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "dragonfly.jpg"
 
@@ -109,6 +111,30 @@ def test_a_convolution_is_that_of_the_rounded_numbers():
     exact = F.leaky_relu(F.conv2d(rows, weight, bias, padding=1), 0.1)
     assert made.shape == exact.shape
     assert (made - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_engine_chooses_it_where_it_is_faster_and_known_to_cost_nothing(monkeypatch, faster):
+    measured = calibration.Choice("fp32", 256, torch.get_num_threads(), faster)
+    monkeypatch.setattr(calibration, "known", lambda device: measured)
+    known = checkpoints.load("vsrresnet-x4")
+    assert 0 < float(known.metadata["int8_loss"]) <= 0.02
+    network = known.model
+    assert Engine(network, device="cpu").precision == ("int8" if faster else "fp32")
+    assert Engine(network, device="cpu", precision="bf16").precision == "bf16"
+    unmeasured = checkpoints.load("compact-x4").model
+    assert unmeasured.int8_loss == math.inf
+    assert Engine(unmeasured, device="cpu").precision == "fp32"
+    network.int8_loss = 0.03
+    assert Engine(network, device="cpu").precision == "fp32"
+
+
+def test_what_it_costs_has_to_be_a_number(tmp_path):
+    file, network = tmp_path / "odd.safetensors", Compact(features=4, convs=1)
+    facts = {"architecture": "compact", "parameters": network.parameters_dict}
+    checkpoints.save(file, network.state_dict(), **facts, metadata={"int8_loss": "little"})
+    with pytest.raises(UpscaleError, match="cannot be used: could not convert"):
+        checkpoints.load(file)
 
 
 def test_the_engine_runs_it_only_when_asked_and_only_where_it_can():

@@ -100,10 +100,13 @@ def main() -> None:
     named = ("command", "hardware", "licence", "trained_on")
     for fact in named:
         parser.add_argument(f"--{fact.replace('_', '-')}", required=True)
+    parser.add_argument("--int8-loss", type=float, metavar="DB", help="what int8 costs these weights, if measured")
     arguments = parser.parse_args()
     try:
         mix = arguments.mix and (_share(arguments.mix[0]), arguments.mix[1])
         facts = {fact: getattr(arguments, fact) for fact in named}
+        if arguments.int8_loss is not None:
+            facts["int8_loss"] = f"{arguments.int8_loss:g}"
         print(bundle(arguments.run, arguments.target, facts, which=arguments.weights, mix=mix))
         if arguments.register:
             register(arguments.target)

@@ -34,6 +34,7 @@ from sa_upscale.models import int8
 
 SMALLEST_TILE = 16
 TILE_PER_OVERLAP = 4
+UNSEEN = 0.02  # dB that a number type may cost a network to be chosen for it
 MOST_AT_ONCE = 8  # frames; more gain nothing, and each waits for the last
 
 Progress = Callable[[int, int], None]
@@ -87,8 +88,9 @@ class Engine:
 
     `device`: "cpu", "cuda", "cuda:N" or "mps"; None takes the first there is of cuda, mps, cpu.
     `precision`: "fp32", "bf16", "fp16" or, for networks that a CPU works through in bands of rows, "int8"; None takes
-    what the device is fast at (`calibration`) of the first three, except that pictures deeper than 8 bits avoid bf16,
-    whose eight bits would show as bands.
+    what the device is fast at (`calibration`), int8 only for a network whose `int8_loss`, in dB, is known and cannot be
+    seen.  Pictures deeper than 8 bits avoid bf16, whose eight bits would show as bands, and an int8 that nobody asked
+    for.
     `tile`: LR pixels a side that each tile adds to the picture; None takes what the device is fast at, as far as its
     free memory goes.
     `tta`: take the mean of the eight ways to turn and mirror what the network is given, at eight times the work.
@@ -128,6 +130,9 @@ class Engine:
         if self._banded:
             default = BANDED_TILE
         self.precision = precision or (measured.precision if measured else able[0])
+        if precision is None and self._banded and getattr(model, "int8_loss", math.inf) <= UNSEEN:
+            choice = measured or calibration.default(self.device)
+            self.precision = "int8" if choice.int8 else self.precision
         self.scale, self.window = model.scale, model.window
         self._able = able
         self._deep = precision or next(name for name in able if name != "bf16")

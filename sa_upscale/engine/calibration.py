@@ -1,5 +1,6 @@
 """What this machine is fastest with: number type, tile and threads, measured once in a few seconds and remembered."""
 
+import collections
 import functools
 import json
 import os
@@ -7,7 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,28 +16,38 @@ from torch import nn
 
 from sa_upscale import disk, folders, processors
 from sa_upscale.engine.devices import DEFAULT_TILE, DTYPES, find_device, precisions
+from sa_upscale.models import int8
+from sa_upscale.models.vsrresnet import VSRResNet
 
-SECONDS = 4.0
+SECONDS = 3.6
 FEATURES, LAYERS = 64, 3  # the layer most of our networks are made of
 TILES = (192, 256, 384)
 CONTEXT = 18  # LR pixels a side that a tile sees beyond what it adds, as of the compact network
 # How much faster something else than the default has to be: less is noise.  Other programs that keep processors
 # busy make fewer threads look better than they are.
-BETTER = {"precision": 1.15, "tile": 1.25, "threads": 1.3}
+BETTER = {"precision": 1.15, "tile": 1.25, "threads": 1.3, "int8": 1.2}
+BLOCKS, SIDE = 2, 384  # of the network that int8 is measured on, and of its picture
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a device is to be run with; `threads` are those of the processor."""
+    """What a device is to be run with; `threads` are those of the processor.
+
+    `int8`: whether that is faster still for the networks that work in bands of rows.
+    """
 
     precision: str
     tile: int
     threads: int
+    int8: bool
 
 
 def default(device: torch.device) -> Choice:
     """What to take where nothing was measured."""
-    return Choice(precisions(device)[0], DEFAULT_TILE[device.type], torch.get_num_threads())
+    able = precisions(device)
+    # A matrix unit takes bf16 so fast that rounding the maps to bytes first may cost more than it brings.
+    matrices = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
+    return Choice(able[0], DEFAULT_TILE[device.type], torch.get_num_threads(), "int8" in able and not matrices)
 
 
 def known(device: torch.device) -> Choice | None:
@@ -103,7 +114,7 @@ def _processor() -> str:
 
 
 def _measured(device: torch.device) -> Choice:
-    """The fastest in three rounds: number type, then tile, then threads, each against the default in turn."""
+    """The fastest number type, then tile, then threads, each against the default, and int8 against the type."""
     choice, until = default(device), time.perf_counter() + SECONDS
     for field, candidates in (
         ("precision", [name for name in precisions(device) if name not in ("fp16", "int8")]),
@@ -111,11 +122,14 @@ def _measured(device: torch.device) -> Choice:
         ("threads", _threads()),
     ):
         options = [choice] + [Choice(**asdict(choice) | {field: value}) for value in candidates]
-        # A third of what is left for the first of three rounds, a half for the second, all for the last.
-        share = {"precision": 3, "tile": 2, "threads": 1}[field]
+        # A fourth of what is left for the first of four rounds, a third for the second, and so on.
+        share = {"precision": 4, "tile": 3, "threads": 2}[field]
         ends = time.perf_counter() + (until - time.perf_counter()) / share
         choice = _fastest(list(dict.fromkeys(options)), BETTER[field], ends)
-    return choice
+    if "int8" not in precisions(device):
+        return replace(choice, int8=False)
+    options = [replace(choice, int8=False), replace(choice, int8=True)]
+    return _fastest(options, BETTER["int8"], until, _banded_work)
 
 
 def _threads() -> list[int]:
@@ -123,7 +137,10 @@ def _threads() -> list[int]:
     return [max(1, torch.get_num_threads() // 2)]
 
 
-def _fastest(options: list[Choice], better: float, until: float) -> Choice:
+Work = Callable[[Choice], Callable[[], object]]
+
+
+def _fastest(options: list[Choice], better: float, until: float, work_of: Work | None = None) -> Choice:
     """The first option, unless another is `better` times as fast in the median of at least three rounds.
 
     Each round times every option once, and only what was timed in one round is compared: other programs come and go.
@@ -131,7 +148,7 @@ def _fastest(options: list[Choice], better: float, until: float) -> Choice:
     """
     before = torch.get_num_threads()
     try:
-        work = [(option, _work(option)) for option in options]
+        work = [(option, (work_of or _work)(option)) for option in options]
         started = time.perf_counter()
         for _, run in work:
             run()  # the first run prepares things
@@ -166,3 +183,11 @@ def _work(choice: Choice) -> Callable[[], object]:
     x = torch.zeros(1, FEATURES, side, side, dtype=DTYPES[choice.precision])
     x = x.contiguous(memory_format=torch.channels_last)
     return torch.inference_mode()(lambda: network(x))
+
+
+def _banded_work(choice: Choice) -> Callable[[], object]:
+    """A run of a network in bands of rows, in int8 or in the type chosen."""
+    network, dtype = VSRResNet(blocks=BLOCKS), DTYPES["int8" if choice.int8 else choice.precision]
+    network = (int8.converted(network) if choice.int8 else network).to(dtype=dtype, memory_format=torch.channels_last)
+    frames = torch.rand(1, network.window, network.channels, SIDE, SIDE, dtype=dtype)
+    return torch.inference_mode()(lambda: collections.deque(network.rows_from_prepared(frames), maxlen=0))

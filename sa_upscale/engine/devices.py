@@ -47,7 +47,7 @@ def precisions(device: torch.device) -> list[str]:
 
     On a CPU bf16 is only the choice with AVX512-BF16 or AMX (up to four times as fast as fp32 with,
     slower without).  The GTX 16 series has the same compute capability as Turing's RTX cards, but gives NaN
-    in fp16.  int8, which rounds visibly further than the others, is never the first.
+    in fp16.  int8 is never the first: what it costs differs from network to network.
     """
     if device.type == "cpu":
         # Older releases of torch do not tell: then nothing is known, and fp32 is right everywhere.
