@@ -11,6 +11,7 @@ Clips are made here, with the encoders of the package, but for those of `damage`
 """
 
 import argparse
+import contextlib
 import io
 import random
 import statistics
@@ -75,6 +76,9 @@ class Repeats:
     """Stands in for a network that costs nothing, so that what is left is the pipeline's own."""
 
     scale, window, fingerprint = 2, 5, "repeats"
+
+    def apart(self, frame: np.ndarray) -> contextlib.AbstractContextManager[int]:
+        return contextlib.nullcontext(1)
 
     def frames_at_once(self, frame: np.ndarray) -> int:
         return 1

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -12,11 +13,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from sa_upscale import media, video
+from sa_upscale.engine import Engine
 from sa_upscale.errors import UpscaleError
 from sa_upscale.media import reader
-from sa_upscale.video import pipeline
+from sa_upscale.models.compact import Compact
+from sa_upscale.models.compact_video import CompactVideo
+from sa_upscale.video.threads import Channel, Worker, in_lanes
 
 from .clips import BT601, BT709, BT2020, Clip, Nearest, flat_frame, make, payload, shown, times, upscale
 
@@ -515,8 +520,61 @@ def test_ctrl_c_ends_the_run_and_cleans_up(clip, tmp_path):
 # --- channels ------------------------------------------------------------------------------------------------------
 
 
+def test_lanes_work_at_once_and_give_in_order():
+    together = threading.Barrier(2, timeout=10)
+
+    def work(number: int) -> int:
+        together.wait()  # goes on when another is at work
+        time.sleep(0.01 * (number % 3))
+        return number**2
+
+    assert list(in_lanes(work, range(10), 2)) == [(number, number**2) for number in range(10)]
+
+
+def test_no_more_is_taken_than_lanes_need():
+    taken = []
+    results = in_lanes(str, (taken.append(number) or number for number in range(100)), 2)
+    assert next(results) == (0, "0")
+    assert len(taken) <= 4
+    results.close()
+
+
+def test_an_error_in_a_lane_comes_in_its_place():
+    results = in_lanes(lambda number: 1 / number, [1, 2, 0, 4], 2)
+    assert [next(results)[1], next(results)[1]] == [1, 0.5]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+@pytest.mark.parametrize("network", [Compact, CompactVideo])
+def test_frames_worked_on_at_once_are_those_of_one_after_the_other(tmp_path, network):
+    clip, before = make(tmp_path / "clip.mp4"), torch.get_num_threads()
+    torch.manual_seed(0)
+    model, made, lanes = network(scale=2, features=8, convs=2), [], []
+
+    class Kept(Engine):
+        @contextlib.contextmanager
+        def apart(self, frame):
+            with super().apart(frame) as number:
+                lanes.append((number, torch.get_num_threads()))
+                yield number
+
+    for number in (1, 3):
+        target = tmp_path / f"out{number}.mkv"
+        torch.set_num_threads(number)
+        try:
+            upscale(clip, target, Kept(model, device="cpu", precision="fp32"))
+            assert torch.get_num_threads() == number
+        finally:
+            torch.set_num_threads(before)
+        with av.open(str(target)) as container:
+            made.append(np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]))
+    assert lanes == [(1, 1), (3, 1)]
+    assert np.abs(made[0].astype(int) - made[1]).max() <= 1
+
+
 def test_a_channel_holds_no_more_frames_than_its_limit():
-    channel = pipeline.Channel(2)
+    channel = Channel(2)
     most = []
 
     def fill():
@@ -525,7 +583,7 @@ def test_a_channel_holds_no_more_frames_than_its_limit():
             most.append(number)
         channel.finish()
 
-    worker = pipeline.Worker("fill", fill, [channel])
+    worker = Worker("fill", fill, [channel])
     time.sleep(0.05)
     assert len(most) == 2
     channel_items = list(channel)
@@ -534,11 +592,11 @@ def test_a_channel_holds_no_more_frames_than_its_limit():
 
 
 def test_a_stopped_channel_wakes_whoever_waits():
-    full, empty = pipeline.Channel(1), pipeline.Channel(1)
+    full, empty = Channel(1), Channel(1)
     full.put("frame")
     waiting = [
-        pipeline.Worker("put", lambda: full.put("another"), []),
-        pipeline.Worker("get", lambda: list(empty), []),
+        Worker("put", lambda: full.put("another"), []),
+        Worker("get", lambda: list(empty), []),
     ]
     full.stop()
     empty.stop()

@@ -1,10 +1,12 @@
 """Runs a network over pictures of any size: device, number type, tiles, what to do when memory runs out."""
 
 import collections
+import contextlib
 import copy
 import functools
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +37,7 @@ from sa_upscale.models import int8
 SMALLEST_TILE = 16
 TILE_PER_OVERLAP = 4
 UNSEEN = 0.02  # dB that a number type may cost a network to be chosen for it
+FRAMES_A_LANE = 6  # of the result's size, that working on one frame takes memory for
 MOST_AT_ONCE = 8  # frames; more gain nothing, and each waits for the last
 
 Progress = Callable[[int, int], None]
@@ -75,12 +78,13 @@ class Job:
         return network.rows_from_prepared(tile) if self.prepared else network.rows(tile)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
-    """One row of tiles: what cuts them out, and where they go."""
+    """One row of tiles: what cuts them out, where they go, and the type they were last given to the device in."""
 
     cut: Cut
     strip: Strip
+    precision: str | None = None
 
 
 class Engine:
@@ -138,6 +142,7 @@ class Engine:
         self._deep = precision or next(name for name in able if name != "bf16")
         self._source = copy.deepcopy(model).eval().requires_grad_(False)
         self._networks: dict[str, nn.Module] = {}
+        self._making = threading.Lock()
         self._overlap, self._seam = overlap(model)
         # Around small tiles a network that sees far would spend most of its time on what they share.
         self._default_tile = max(default, TILE_PER_OVERLAP * self._overlap)
@@ -187,6 +192,23 @@ class Engine:
         if self.window != 1 or self.device.type == "cpu":
             return 1
         return max(1, min(MOST_AT_ONCE, DEFAULT_TILE[self.device.type] ** 2 // (frame.shape[0] * frame.shape[1])))
+
+    @contextlib.contextmanager
+    def apart(self, frame: np.ndarray) -> Iterator[int]:
+        """While this is open, frames of a video like that one may be run from as many threads at once as it gives.
+
+        They share the processor: several of its threads on one frame would all wait for the one that a codec or
+        another program holds up.
+        """
+        threads, lanes = torch.get_num_threads(), 1
+        if self._banded:
+            held = FRAMES_A_LANE * frame.nbytes * self.scale**2
+            lanes = max(1, min(threads, MOST_AT_ONCE, free_memory(self.device) // 2 // held))
+        torch.set_num_threads(threads // lanes)
+        try:
+            yield lanes
+        finally:
+            torch.set_num_threads(threads)
 
     def run_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """As `run`, for colour pictures of one size and type that go through the network together."""
@@ -356,6 +378,7 @@ class Engine:
     def _begin(self, job: Job, work: Work, columns: list[Span], report: Callable[[float], None] | None = None) -> None:
         """Give the device all tiles of a row; `report` gets how many of them are done."""
         work.strip.begin()
+        work.precision = self._precision_for(job)
         height = (work.strip.row.stop - work.strip.row.start) * self.scale
         for number, column in enumerate(columns):
             tile = work.cut(column)
@@ -374,20 +397,21 @@ class Engine:
     @torch.inference_mode()
     def _end(self, job: Job, begun: collections.deque[Work], columns: list[Span]) -> np.ndarray:
         """Await the first row of tiles begun; a faulty one is run again in a wider type, and all that follow it."""
-        while self._widened(job, begun[0].strip.finish()):
+        while self._widened(job, begun[0]):
             for work in begun:
                 self._begin(job, work, columns)
         return begun.popleft().strip.output
 
-    def _widened(self, job: Job, tiles: list[list[float]]) -> bool:
-        """Whether tiles of these bounds have to be run again, in the wider type that is now chosen.
+    def _widened(self, job: Job, work: Work) -> bool:
+        """Await a row of tiles; whether it has to be run again, in the wider type that is now chosen.
 
         Raises `UpscaleError` when there is none and the result is no picture.
         """
-        faults = [_fault(*bounds) for bounds in tiles]
-        precision = self._precision_for(job)
+        faults, precision = [_fault(*bounds) for bounds in work.strip.finish()], work.precision
         if not any(faults):
             return False
+        if precision != self._precision_for(job):
+            return True  # another thread has chosen it meanwhile
         wider = next((name for name in WIDER[precision] if name in self._able), None)
         if wider is None:
             if "broken" in faults:
@@ -397,7 +421,7 @@ class Engine:
             return False  # black in the widest type too: it is what the network makes of this tile
         fault = "non-finite" if {"broken", "non-finite"} & set(faults) else "black"
         self._notice("precision", f"{precision} gave {fault} output; going on in {wider}")
-        del self._networks[precision]
+        self._networks.pop(precision, None)
         self.precision = self._deep = wider
         return True
 
@@ -434,11 +458,12 @@ class Engine:
 
     def _network(self, precision: str) -> nn.Module:
         """The network on the device in one type; made on first use, always from the full-precision original."""
-        if precision not in self._networks:
-            network = int8.converted(self._source) if precision == "int8" else copy.deepcopy(self._source)
-            network = network.to(self.device, DTYPES[precision], memory_format=torch.channels_last)
-            self._networks[precision] = compiling.compiled(network) if self._compile else network
-        return self._networks[precision]
+        with self._making:
+            if precision not in self._networks:
+                network = int8.converted(self._source) if precision == "int8" else copy.deepcopy(self._source)
+                network = network.to(self.device, DTYPES[precision], memory_format=torch.channels_last)
+                self._networks[precision] = compiling.compiled(network) if self._compile else network
+            return self._networks[precision]
 
     def _tensor(self, pixels: np.ndarray) -> torch.Tensor:
         return to_tensor(pixels, self._source.channels, self.device)

@@ -134,7 +134,8 @@ def _chain(layers: Sequence[Layer], x: torch.Tensor) -> tuple[list[Layer], torch
         if isinstance(following, Conv):
             # (Leaky) ReLU of a multiple is the multiple of it: what one convolution divides by, the next multiplies.
             reach = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp_min(1e-4)
-            divisor = (reach / reach.mean()) ** EQUALISED
+            # Rounded, so that it does not change with the last digits of these sums, nor with the number of threads.
+            divisor = torch.exp2((8 * EQUALISED * (reach / reach.mean()).log2()).round() / 8)
             weight, bias, x = weight / divisor[:, None, None, None], bias / divisor, x / divisor[:, None, None]
         if weight.shape[1] < LEAST_CHANNELS:
             weight = weight.contiguous(memory_format=torch.channels_last)

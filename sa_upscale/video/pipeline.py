@@ -3,15 +3,12 @@
 Bounded channels between them keep the memory small, whatever the clip's length, and the network busy.
 """
 
+import contextlib
 import dataclasses
 import itertools
-import os
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,13 +16,12 @@ import numpy as np
 
 from sa_upscale import media
 from sa_upscale.functional import scenes
+from sa_upscale.video.threads import Channel, Stopped, Worker, in_lanes
 
 if TYPE_CHECKING:
     from sa_upscale.engine import Engine
 
 CHANNEL_FRAMES = 4  # enough to ride out an uneven frame or two; a 4K frame in 16 bits is 50 MB
-NICENESS = 10  # of the codecs' threads
-WAKE_UP = 0.5  # s; a wait without a limit would not see Ctrl-C on Windows
 CONTEXT = 2 + scenes.FLASH + 1  # frames before one whose windows and cuts depend on them
 
 
@@ -53,7 +49,7 @@ class Stopwatch:
     def __init__(self):
         self.seconds = {"decode": 0.0, "network": 0.0, "encode": 0.0, "write": 0.0}
 
-    @contextmanager
+    @contextlib.contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
@@ -162,7 +158,7 @@ def marked(frames: Iterable[media.Frame], threshold: float | None) -> Iterator[S
         yield Shown(looked_at.popleft(), cut)
 
 
-def _upscaled(decoded: "Channel", engines: Sequence["Engine"], wanted: slice, watch: Stopwatch) -> Iterator[Shown]:
+def _upscaled(decoded: Channel, engines: Sequence["Engine"], wanted: slice, watch: Stopwatch) -> Iterator[Shown]:
     """The wanted of the decoded frames, upscaled; each is prepared once, those around the wanted are looked at."""
     first, *further = engines
 
@@ -174,105 +170,56 @@ def _upscaled(decoded: "Channel", engines: Sequence["Engine"], wanted: slice, wa
 
     around = media.windows(prepared(), first.window, lambda before, after: after.cut)
     windows = itertools.islice(around, wanted.start, wanted.stop)
-    for window in windows:
-        shown = window[len(window) // 2]
-        rest = itertools.islice(windows, first.frames_at_once(shown.frame.pixels) - 1)
-        batch = [shown, *(only for (only,) in rest)]
-        with watch("network"):
-            if len(batch) > 1:
-                made = first.run_batch([member.frame.pixels for member in batch])
-            else:
-                made = [first.run_prepared([member.handle for member in window])]
-        for member, pixels in zip(batch, made, strict=True):
+
+    def made(batch: Batch) -> Iterator[np.ndarray]:
+        if len(batch.members) > 1:
+            upscaled = first.run_batch([member.frame.pixels for member in batch.members])
+        else:
+            upscaled = [first.run_prepared([member.handle for member in batch.window])]
+        for pixels in upscaled:
             for engine in further:
-                with watch("network"):
-                    pixels = engine.run(pixels)  # noqa: PLW2901
-            yield dataclasses.replace(member, handle=None, pixels=pixels)
+                pixels = engine.run(pixels)  # noqa: PLW2901
+            yield pixels
+
+    begin = next(windows, None)
+    if begin is None:
+        return
+    pixels = begin[len(begin) // 2].frame.pixels
+    batches = _batches(itertools.chain([begin], windows), first.frames_at_once(pixels))
+    with first.apart(pixels) as lanes:
+        if lanes > 1:
+            each = _in_lanes(made, batches, lanes, watch)
+        else:
+            each = ((batch, watch.each("network", made(batch))) for batch in batches)
+        for batch, upscaled in each:
+            for member, pixels in zip(batch.members, upscaled, strict=True):
+                yield dataclasses.replace(member, handle=None, pixels=pixels)
 
 
-class Stopped(Exception):
-    """The other side of a channel gave up; the reason is kept by the worker that failed."""
+@dataclass(frozen=True)
+class Batch:
+    """What goes through the network at once: one window of frames, or several frames that are looked at alone."""
+
+    window: Sequence[Shown]
+    members: Sequence[Shown]
 
 
-class Channel:
-    """A first-in, first-out queue between two threads, of at most `limit` items, that either side can end."""
-
-    def __init__(self, limit: int):
-        self._limit = limit
-        self._items: deque[object] = deque()
-        self._changed = threading.Condition()
-        self._finished = False
-        self._stopped = False
-
-    def put(self, item: object) -> None:
-        """Append an item once there is room."""
-        with self._changed:
-            while len(self._items) >= self._limit and not self._stopped:
-                self._changed.wait(WAKE_UP)
-            if self._stopped:
-                raise Stopped
-            self._items.append(item)
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[object]:
-        """Items as they come, until `finish`; ends with an error at once after `stop`."""
-        while True:
-            with self._changed:
-                while not self._items and not self._finished and not self._stopped:
-                    self._changed.wait(WAKE_UP)
-                if self._stopped:
-                    raise Stopped
-                if not self._items:
-                    return
-                item = self._items.popleft()
-                self._changed.notify_all()
-            yield item
-
-    def finish(self) -> None:
-        """No more items will come; those in the queue are still handed out."""
-        with self._changed:
-            self._finished = True
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        """Give up: whoever waits on the channel, or comes back to it, gets an error."""
-        with self._changed:
-            self._stopped = True
-            self._items.clear()
-            self._changed.notify_all()
+def _batches(windows: Iterator[Sequence[Shown]], at_once: int) -> Iterator[Batch]:
+    for window in windows:
+        rest = itertools.islice(windows, at_once - 1)
+        yield Batch(window, [window[len(window) // 2], *(only for (only,) in rest)])
 
 
-class Worker:
-    """A thread that stops the given channels when its work fails, and keeps the reason for the caller."""
+def _in_lanes(
+    made: Callable[[Batch], Iterator[np.ndarray]], batches: Iterator[Batch], lanes: int, watch: Stopwatch
+) -> Iterator[tuple[Batch, list[np.ndarray]]]:
+    """The batches and what is made of them, several worked on at once."""
 
-    def __init__(self, name: str, work: Callable[[], None], channels: Sequence[Channel]):
-        self.error: BaseException | None = None
-        self._work = work
-        self._channels = channels
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+    def work(batch: Batch) -> tuple[list[np.ndarray], float]:
+        began = time.perf_counter()
+        return list(made(batch)), time.perf_counter() - began
 
-    def _run(self) -> None:
-        _stand_back()
-        try:
-            self._work()
-        except Stopped:
-            return
-        except BaseException as error:  # whatever it is, the caller's thread raises it
-            self.error = error
-            for channel in self._channels:
-                channel.stop()
-
-    def join(self) -> None:
-        """Wait until the work is done or given up."""
-        while self._thread.is_alive():
-            self._thread.join(WAKE_UP)
-
-
-def _stand_back() -> None:
-    """Let the network go first on the processor: what this thread, and those that a codec starts from it, do can wait.
-
-    A network's threads wait for each other, so one that is held up holds up all.
-    """
-    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    with contextlib.closing(in_lanes(work, batches, lanes)) as results:
+        for batch, (pixels, seconds) in results:
+            watch.seconds["network"] += seconds / lanes
+            yield batch, pixels
