@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sa_upscale import __version__
+from sa_upscale import __version__, memory
 from sa_upscale.cli.options import DeviceOption, JsonOption, PrecisionOption, region_of
 from sa_upscale.cli.terminal import Voice, draw_table, swift_imports
 
@@ -147,6 +147,7 @@ def evaluate(
         evaluate.check_folder(report)
         models = list(dict.fromkeys([evaluate.BICUBIC, *models]))
         gallery = compare.Gallery(len(models))
+    memory.keep()
     with say.progress() as progress:
         scores = evaluate.evaluate(
             models,

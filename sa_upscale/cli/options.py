@@ -148,6 +148,7 @@ def how_to_run(
         "precision": precision,
         "tile": tile,
         "compile": compile,
+        "keep_memory": True,
         "on_notice": say.notice,
         "on_fetch": lambda name: functools.partial(progress, label=f"fetching {name}"),
     }

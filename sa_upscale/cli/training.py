@@ -91,8 +91,7 @@ def finetune(
 
 def _fit(recipe, run: Path, resume: bool, device: str | None, say: Voice):
     """Run `train.fit` and show how it stands."""
-    from sa_upscale import train
-    from sa_upscale.train import memory
+    from sa_upscale import memory, train
 
     memory.keep()
     with say.progress() as progress:

@@ -165,7 +165,7 @@ class Place:
 
         # An engine takes what this machine was once measured to be fastest with, threads included.
         with self.whole_machine():
-            return Engine(*arguments, **options)
+            return Engine(*arguments, keep_memory=True, **options)
 
     def _load(self, name: str, *arguments, **options):
         checkpoint = checkpoints.load(name, *arguments, **options)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sa_upscale import memory
 from sa_upscale.engine import calibration, compiling
 from sa_upscale.engine.devices import (
     BANDED_ROWS,
@@ -101,6 +102,8 @@ class Engine:
     `match_color`: give the result of pictures the low frequencies of the source.
     `compile`: have torch compile the network for this machine on its first tile, and once more for sizes that vary;
     not those that a CPU works through in bands of rows, which is faster.
+    `keep_memory`: on a CPU, have this process keep the memory of a network's maps where they are large (`memory.keep`),
+    for its lifetime; for those that do little else.
     `on_notice`: called with a line for the user when the engine had to change course.
 
     Raises `UpscaleError` for a device that is not there or a precision it cannot do.
@@ -116,6 +119,7 @@ class Engine:
         tta: bool = False,
         match_color: bool = False,
         compile: bool = False,
+        keep_memory: bool = False,
         on_notice: Callable[[str], None] | None = None,
     ):
         if tile is not None and tile < 1:
@@ -133,6 +137,8 @@ class Engine:
         self._banded = self.device.type == "cpu" and getattr(model, "banded", False)
         if self._banded:
             default = BANDED_TILE
+        elif keep_memory and self.device.type == "cpu":
+            memory.keep()
         self.precision = precision or (measured.precision if measured else able[0])
         if precision is None and self._banded and getattr(model, "int8_loss", math.inf) <= UNSEEN:
             choice = measured or calibration.default(self.device)

@@ -1,4 +1,4 @@
-"""The memory of a training process."""
+"""The memory of a process that trains or runs a network."""
 
 import ctypes
 import platform
@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-from sa_upscale.train import memory
+from sa_upscale import memory, models
+from sa_upscale.engine import Engine
 
 FAULTS = """
 import resource, sys
 import numpy as np
-from sa_upscale.train import memory
+from sa_upscale import memory
 
 if sys.argv[1] == "keep":
     memory.keep()
@@ -37,3 +38,15 @@ def test_memory_that_was_freed_comes_without_new_pages():
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     memory.keep()
+
+
+@pytest.mark.parametrize("network", ["rrdbnet", "compact"])
+def test_a_network_whose_maps_are_large_has_it_kept_when_asked(monkeypatch, network):
+    kept = []
+    monkeypatch.setattr(memory, "keep", lambda: kept.append(network))
+    small = {"rrdbnet": {"blocks": 1, "features": 8, "growth": 4}, "compact": {"features": 4, "convs": 1}}
+    model = models.build(network, **small[network])
+    Engine(model, device="cpu")
+    assert not kept
+    Engine(model, device="cpu", keep_memory=True)
+    assert kept == ["rrdbnet"] * (network == "rrdbnet")  # bands of rows are small

@@ -1,4 +1,4 @@
-"""What the C library does with memory between the steps of a run on a CPU."""
+"""What the C library does with memory between the layers and steps of networks on a CPU."""
 
 import contextlib
 import ctypes
@@ -9,10 +9,10 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def keep() -> None:
-    """Have glibc keep the memory that a step frees for the next one, for the rest of this process.
+    """Have glibc keep the memory that a layer or step frees for the next one, for the rest of this process.
 
-    Otherwise every map of a batch goes back to the system, and comes again as new pages that the kernel has to fill
-    with zeros: a tenth of a step of RRDBNet.  Other C libraries are left as they are.
+    Otherwise every map goes back to the system, and comes again as new pages that the kernel has to fill with zeros: a
+    tenth of a step of RRDBNet, a fifth of a picture.  Other C libraries are left as they are.
     """
     if not sys.platform.startswith("linux"):
         return
