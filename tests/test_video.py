@@ -539,6 +539,20 @@ def test_no_more_is_taken_than_lanes_need():
     results.close()
 
 
+def test_closed_early_no_lane_is_left_at_work():
+    done = []
+
+    def work(number: int) -> None:
+        time.sleep(0.05)
+        done.append(number)
+
+    results = in_lanes(work, range(100), 3)
+    next(results)
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lane")]
+    assert len(done) < 10
+
+
 def test_an_error_in_a_lane_comes_in_its_place():
     results = in_lanes(lambda number: 1 / number, [1, 2, 0, 4], 2)
     assert [next(results)[1], next(results)[1]] == [1, 0.5]

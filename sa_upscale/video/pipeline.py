@@ -115,11 +115,12 @@ def run(
 
     def network() -> None:
         wanted = slice(skip - begin, None if count is None else skip - begin + count)
-        for done, shown in enumerate(_upscaled(decoded, engines, wanted, watch), start=skip + 1):
-            upscaled.put(shown)
-            on_frame(done)
-            if stop():
-                raise Interrupted(done)
+        with contextlib.closing(_upscaled(decoded, engines, wanted, watch)) as made:
+            for done, shown in enumerate(made, start=skip + 1):
+                upscaled.put(shown)
+                on_frame(done)
+                if stop():
+                    raise Interrupted(done)
         upscaled.finish()
 
     workers = [Worker("decode", decode, channels), Worker("encode", encode, channels)]
@@ -191,9 +192,10 @@ def _upscaled(decoded: Channel, engines: Sequence["Engine"], wanted: slice, watc
             each = _in_lanes(made, batches, lanes, watch)
         else:
             each = ((batch, watch.each("network", made(batch))) for batch in batches)
-        for batch, upscaled in each:
-            for member, pixels in zip(batch.members, upscaled, strict=True):
-                yield dataclasses.replace(member, handle=None, pixels=pixels)
+        with contextlib.closing(each):
+            for batch, upscaled in each:
+                for member, pixels in zip(batch.members, upscaled, strict=True):
+                    yield dataclasses.replace(member, handle=None, pixels=pixels)
 
 
 @dataclass(frozen=True)

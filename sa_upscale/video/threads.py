@@ -115,7 +115,8 @@ def in_lanes(
 ) -> Iterator[tuple[Task, Result]]:
     """Each task and what `work` makes of it, in order; `lanes` of them are worked on at once, `ahead` more may wait.
 
-    An error of `work` is raised in the place of its result.  Closed early, the threads end with what they have begun.
+    An error of `work` is raised in the place of its result.  Closed early, it waits for what is being worked on: a
+    process that ends while a thread of its is in a network is aborted.
     """
     waiting: Channel = Channel(lanes + ahead)
 
@@ -126,8 +127,7 @@ def in_lanes(
             except BaseException as error:  # whatever it is, the caller's thread raises it
                 result.set_exception(error)
 
-    for number in range(lanes):
-        Worker(f"lane {number}", serve, [], stand_back=False)
+    workers = [Worker(f"lane {number}", serve, [], stand_back=False) for number in range(lanes)]
     begun: deque[tuple[Task, Future]] = deque()
     tasks = iter(tasks)
     try:
@@ -141,6 +141,8 @@ def in_lanes(
             yield task, _awaited(result)
     finally:
         waiting.stop()
+        for worker in workers:
+            worker.join()
 
 
 def _awaited(result: Future) -> object:
