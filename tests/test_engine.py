@@ -370,7 +370,8 @@ def test_bad_output_is_redone_in_a_wider_type_and_said_once(value, word):
 
 
 def test_fp16_gives_way_to_bf16_before_fp32(monkeypatch):
-    monkeypatch.setattr(engine_module, "precisions", lambda device: ["fp16", "bf16", "fp32"])
+    for module in (engine_module, engine_module.calibration):
+        monkeypatch.setattr(module, "precisions", lambda device: ["fp16", "bf16", "fp32"])
     seen, notices = [], []
     engine = Engine(Identity(half_fails(float("nan"), seen)), device="cpu", tile=32, on_notice=notices.append)
     image = picture(20, 20, dtype=np.uint8)

@@ -13,7 +13,7 @@ LAYERS = [
     {"config", "checkpoints", "images", "media", "journal", "record", "report", "engine", "data", "degrade"},
     {"models", "losses", "metrics"},
     {"functional"},
-    {"errors", "defaults", "disk", "folders", "memory", "processors", "__init__"},
+    {"errors", "defaults", "disk", "folders", "lanes", "memory", "processors", "__init__"},
 ]
 ALLOWED = {
     ("__main__", "cli"),

@@ -130,19 +130,16 @@ class Engine:
             raise UpscaleError(f"{self.device} cannot run in {precision}; it can in {', '.join(able)}")
         if precision == "int8" and not getattr(model, "banded", False):
             raise UpscaleError("this network cannot run in int8, which is for the small ones; leave the precision out")
-        measured = calibration.known(self.device)
-        if measured and self.device.type == "cpu":
-            torch.set_num_threads(measured.threads)
-        default = measured.tile if measured else DEFAULT_TILE[self.device.type]
-        self._banded = self.device.type == "cpu" and getattr(model, "banded", False)
-        if self._banded:
-            default = BANDED_TILE
-        elif keep_memory and self.device.type == "cpu":
+        choice, on_cpu = calibration.known(self.device), self.device.type == "cpu"
+        if choice and on_cpu:
+            torch.set_num_threads(choice.threads)
+        choice = choice or calibration.default(self.device)
+        self._banded = on_cpu and getattr(model, "banded", False)
+        if keep_memory and on_cpu and not self._banded:
             memory.keep()
-        self.precision = precision or (measured.precision if measured else able[0])
-        if precision is None and self._banded and getattr(model, "int8_loss", math.inf) <= UNSEEN:
-            choice = measured or calibration.default(self.device)
-            self.precision = "int8" if choice.int8 else self.precision
+        as_exact = self._banded and getattr(model, "int8_loss", math.inf) <= UNSEEN
+        self.precision = precision or ("int8" if choice.int8 and as_exact else choice.precision)
+        default = BANDED_TILE if self._banded else choice.tile
         self.scale, self.window = model.scale, model.window
         self._able = able
         self._deep = precision or next(name for name in able if name != "bf16")

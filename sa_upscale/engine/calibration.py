@@ -121,13 +121,13 @@ def _measured(device: torch.device) -> Choice:
         ("tile", TILES),
         ("threads", _threads()),
     ):
-        options = [choice] + [Choice(**asdict(choice) | {field: value}) for value in candidates]
+        options = [choice] + [replace(choice, **{field: value}) for value in candidates]
         # A fourth of what is left for the first of four rounds, a third for the second, and so on.
         share = {"precision": 4, "tile": 3, "threads": 2}[field]
         ends = time.perf_counter() + (until - time.perf_counter()) / share
         choice = _fastest(list(dict.fromkeys(options)), BETTER[field], ends)
     if "int8" not in precisions(device):
-        return replace(choice, int8=False)
+        return choice
     options = [replace(choice, int8=False), replace(choice, int8=True)]
     return _fastest(options, BETTER["int8"], until, _banded_work)
 

@@ -1,4 +1,4 @@
-"""Three threads share the work: one decodes, the caller's runs the network, one encodes.
+"""Threads share the work: one decodes, the caller's runs the network or hands it to several, one encodes.
 
 Bounded channels between them keep the memory small, whatever the clip's length, and the network busy.
 """
@@ -16,7 +16,8 @@ import numpy as np
 
 from sa_upscale import media
 from sa_upscale.functional import scenes
-from sa_upscale.video.threads import Channel, Stopped, Worker, in_lanes
+from sa_upscale.lanes import in_lanes
+from sa_upscale.video.threads import Channel, Stopped, Worker
 
 if TYPE_CHECKING:
     from sa_upscale.engine import Engine

@@ -1,20 +1,14 @@
 """Threads, and what passes between them."""
 
-import contextlib
-import itertools
 import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+
+from sa_upscale.lanes import WAKE_UP
 
 NICENESS = 10  # of the codecs' threads
-WAKE_UP = 0.5  # s; a wait without a limit would not see Ctrl-C on Windows
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 
 class Stopped(Exception):
@@ -72,20 +66,18 @@ class Channel:
 class Worker:
     """A thread that stops the given channels when its work fails, and keeps the reason for the caller.
 
-    One that is to `stand_back` leaves the processor to those that are not, as far as the system can tell them apart.
+    It leaves the processor to those of the network, as far as the system can tell threads apart.
     """
 
-    def __init__(self, name: str, work: Callable[[], None], channels: Sequence[Channel], *, stand_back: bool = True):
+    def __init__(self, name: str, work: Callable[[], None], channels: Sequence[Channel]):
         self.error: BaseException | None = None
         self._work = work
-        self._stands_back = stand_back
         self._channels = channels
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        if self._stands_back:
-            _stand_back()
+        _stand_back()
         try:
             self._work()
         except Stopped:
@@ -108,45 +100,3 @@ def _stand_back() -> None:
     """
     if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-
-
-def in_lanes(
-    work: Callable[[Task], Result], tasks: Iterable[Task], lanes: int, ahead: int = 1
-) -> Iterator[tuple[Task, Result]]:
-    """Each task and what `work` makes of it, in order; `lanes` of them are worked on at once, `ahead` more may wait.
-
-    An error of `work` is raised in the place of its result.  Closed early, it waits for what is being worked on: a
-    process that ends while a thread of its is in a network is aborted.
-    """
-    waiting: Channel = Channel(lanes + ahead)
-
-    def serve() -> None:
-        for task, result in waiting:
-            try:
-                result.set_result(work(task))
-            except BaseException as error:  # whatever it is, the caller's thread raises it
-                result.set_exception(error)
-
-    workers = [Worker(f"lane {number}", serve, [], stand_back=False) for number in range(lanes)]
-    begun: deque[tuple[Task, Future]] = deque()
-    tasks = iter(tasks)
-    try:
-        while True:
-            for task in itertools.islice(tasks, lanes + ahead - len(begun)):
-                begun.append((task, Future()))
-                waiting.put(begun[-1])
-            if not begun:
-                return
-            task, result = begun.popleft()
-            yield task, _awaited(result)
-    finally:
-        waiting.stop()
-        for worker in workers:
-            worker.join()
-
-
-def _awaited(result: Future) -> object:
-    while not result.done():
-        with contextlib.suppress(TimeoutError):
-            result.exception(WAKE_UP)
-    return result.result()
