@@ -17,11 +17,17 @@ def in_lanes(
 ) -> Iterator[tuple[Task, Result]]:
     """Each task and what `work` makes of it, in order; `lanes` of them are worked on at once, `ahead` more may wait.
 
-    An error of `work` is raised in the place of its result.  Closed early, it waits for what is being worked on: a
-    process that ends while a thread of its is in a network is aborted.
+    Each has its part of the processor meanwhile: all of torch's threads on one task would wait for the one that a codec
+    or another program holds up, and for what the task does in a single thread.  An error of `work` is raised in the
+    place of its result.  Closed early, it waits for what is being worked on: a process that ends while a thread of its
+    is in a network is aborted.
     """
+    import torch
+
     begun: deque[tuple[Task, Future]] = deque()
     tasks = iter(tasks)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // lanes))
     executor = ThreadPoolExecutor(lanes, "lane")
     try:
         while True:
@@ -33,6 +39,7 @@ def in_lanes(
             yield task, _awaited(result)
     finally:
         executor.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def _awaited(result: Future) -> object:

@@ -1,6 +1,5 @@
 """Small clips for the tests, made with PyAV; their colours are computed here, apart from the code under test."""
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -201,8 +200,8 @@ class Nearest:
         self.prepared += 1
         return self.prepared - 1, frame
 
-    def apart(self, frame: np.ndarray) -> contextlib.AbstractContextManager[int]:
-        return contextlib.nullcontext(1)
+    def lanes(self, size: int) -> int:
+        return 1
 
     def frames_at_once(self, frame: np.ndarray) -> int:
         return 1

@@ -34,6 +34,9 @@ class Nearest:
     def __init__(self, scale=4):
         self.scale, self.window, self.seen = scale, 1, []
 
+    def lanes(self, size):
+        return 1
+
     def run(self, image, *, on_progress=None):
         assert image.ndim == 3
         assert image.shape[2] in (1, 3)
@@ -615,6 +618,9 @@ class Ready:
 
     def __init__(self, engine):
         self.size, self.engine = Size(engine.scale), engine
+
+    def lanes(self, size):
+        return self.engine.lanes(size)
 
     def prepare(self, source, target, output, *, max_pixels):
         return work.prepare(source, target, self.size, output, max_pixels=max_pixels)

@@ -7,10 +7,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from sa_upscale import images
+from sa_upscale.engine import Engine
 from sa_upscale.errors import UpscaleError
-from sa_upscale.upscale import Output, Size, Upscaler, forecast, plan_jobs, report, run_jobs, work
+from sa_upscale.models.compact import Compact
+from sa_upscale.upscale import Output, Size, Upscaler, batch, forecast, plan_jobs, report, run_jobs, work
 from tests.test_upscale import Nearest, Ready, four_times, noise, save
 
 
@@ -19,6 +22,11 @@ def folder(tmp_path):
     for name in ("a", "b", "c", "d"):
         save(tmp_path / "in" / f"{name}.png")
     return tmp_path / "in"
+
+
+@pytest.fixture(params=[1, 3], ids=["in turn", "side by side"])
+def either_way(request, monkeypatch):
+    monkeypatch.setattr(Nearest, "lanes", lambda self, size: request.param)
 
 
 def jobs_of(folder, **options):
@@ -58,7 +66,7 @@ def test_the_next_is_opened_and_the_last_written_while_one_is_at_work(folder, mo
     assert order.index("network 2") < order.index("write b")
 
 
-def test_results_come_in_order_with_their_own_warnings(folder):
+def test_results_come_in_order_with_their_own_warnings(folder, either_way):
     told = []
     results = run_jobs(jobs_of(folder, format="bmp"), four_times(), Output(depth="uint16"), on_result=told.append)
     assert [result.source.name for result in told] == ["a.png", "b.png", "c.png", "d.png"]
@@ -66,7 +74,7 @@ def test_results_come_in_order_with_their_own_warnings(folder):
     assert all(result.warnings == ["BMP holds at most 8 bits a channel: depth reduced"] for result in results)
 
 
-def test_a_result_that_cannot_be_written_spoils_only_itself(folder, monkeypatch):
+def test_a_result_that_cannot_be_written_spoils_only_itself(folder, either_way, monkeypatch):
     wrote = images.write
 
     def write(target, picture, **options):
@@ -101,7 +109,88 @@ def test_an_interruption_leaves_whole_files_only(folder):
     assert report.failed(folder.parent / "r.json", jobs) == jobs[len(told) :]
 
 
-def test_a_report_tells_all_and_a_retry_does_what_failed(folder):
+class AtOnce(Nearest):
+    """Tells how many threads are at work on it, by the heights of their pictures."""
+
+    def __init__(self, lanes):
+        super().__init__(4)
+        self.lanes = lambda size: lanes
+        self.at_work, self.most = [], []
+
+    def enlarge(self, image):
+        self.at_work.append(image.shape[0])
+        for _ in range(20):
+            time.sleep(0.005)
+            self.most.append(sorted(self.at_work))
+        self.at_work.remove(image.shape[0])
+        return super().enlarge(image)
+
+
+@pytest.mark.parametrize(
+    ("heights", "together"),
+    [
+        ([5, 6, 7, 8, 9], [5, 6]),
+        ([40, 5, 6, 41], [5, 6]),
+        ([5, 40, 6, 41], None),  # one alone among large ones has the whole processor
+        ([40, 41, 5], None),
+    ],
+)
+def test_small_pictures_are_worked_on_side_by_side_and_others_alone(tmp_path, monkeypatch, heights, together):
+    monkeypatch.setattr(batch, "SMALL_PIXELS", 4 * 4 * 12 * 7)
+    for index, height in enumerate(heights):
+        save(tmp_path / "in" / f"{index}.png", noise(height, 7, 3))
+    engine, progress = AtOnce(2), []
+    jobs = jobs_of(tmp_path / "in")
+    results = run_jobs(jobs, Ready(engine), on_progress=lambda *now: progress.append(now))
+    assert [(result.error, result.height) for result in results] == [(None, 4 * height) for height in heights]
+    assert [images.opened(job.target).height for job in jobs] == [4 * height for height in heights]
+    assert max(map(len, engine.most)) == (2 if together else 1)
+    assert together is None or together in engine.most
+    assert not [some for some in engine.most if len(some) > 1 and max(some) >= 40]
+    assert [done for done, _, _ in progress] == sorted(done for done, _, _ in progress)
+    assert progress[-1] == (1000, 1000, f"{len(heights) - 1}.png")
+
+
+def test_interrupted_side_by_side_whole_files_are_left_and_no_thread(folder):
+    class Interrupted(AtOnce):
+        def enlarge(self, image):
+            if len(self.seen) == 3:
+                raise KeyboardInterrupt
+            return super().enlarge(image)
+
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(jobs_of(folder), Ready(Interrupted(2)), on_result=told.append)
+    left = sorted((folder.parent / "out").iterdir())
+    assert all(images.read(file).width == 24 for file in left)
+    assert 1 <= len(left) <= 4
+    assert [result.target for result in told] == left[: len(told)]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lane")]
+
+
+def test_side_by_side_a_network_gives_what_it_gives_in_turn(folder):
+    torch.manual_seed(0)
+    model, before, made = Compact(scale=4, features=8, convs=2), torch.get_num_threads(), []
+
+    class Watched(Engine):
+        def run(self, image, **options):
+            made[-1].add(torch.get_num_threads())
+            return super().run(image, **options)
+
+    for threads in (1, 4):
+        made.append(set())
+        torch.set_num_threads(threads)
+        try:
+            run_jobs(jobs_of(folder, format="png"), Ready(Watched(model, device="cpu", precision="fp32")))
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+        made.append(np.stack([images.read(job.target).pixels for job in jobs_of(folder, format="png")]).astype(int))
+    assert made[0] == made[2] == {1}
+    assert np.abs(made[1] - made[3]).max() <= 1
+
+
+def test_a_report_tells_all_and_a_retry_does_what_failed(folder, either_way):
     (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     jobs = jobs_of(folder)
     results = run_jobs(jobs, four_times(), skip_existing=True)
@@ -132,7 +221,7 @@ def test_what_is_no_report_is_refused(folder, content):
         report.failed(file, jobs_of(folder))
 
 
-def test_skip_existing_reads_animations_to_their_end(folder):
+def test_skip_existing_reads_animations_to_their_end(folder, either_way):
     frames = [(images.Picture(noise(5, 6, 3, seed=seed)), 50.0) for seed in range(3)]
     images.write_frames(folder / "e.png", frames, 3, 0)
     jobs = [job for job in jobs_of(folder) if job.source.name == "e.png"]

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -178,6 +179,7 @@ def image(
         if dry_run:
             _foretell(upscale.forecast.forecasts(jobs, upscaler, written, most), say)
             return
+        began = time.perf_counter()
         try:
             if elsewhere:
                 from sa_upscale.cluster import pictures
@@ -207,7 +209,7 @@ def image(
             if report:
                 asked = {"model": model, "size": dataclasses.asdict(size), "output": dataclasses.asdict(written)}
                 upscale.report.write(report, jobs, results, asked)
-    if _summary(results, say):
+    if _summary(results, time.perf_counter() - began, say):
         raise typer.Exit(1)
     if compare:
         _compare_ends(compare, jobs[0], size)
@@ -281,14 +283,13 @@ def _part_of(jobs: list, shard: tuple[int, int]) -> list:
     return shards.share(jobs, pictures.weights(jobs), *shard)
 
 
-def _summary(results: list, say: Voice) -> int:
+def _summary(results: list, seconds: float, say: Voice) -> int:
     """Tell how many of several pictures are done, what of them failed, and return the latter's number."""
     failed = [result for result in results if result.error is not None]
     skipped = sum(result.skipped for result in results)
     if len(results) > 1:
         done = len(results) - len(failed)
         facts = {"event": "summary", "done": done, "failed": len(failed), "skipped": skipped}
-        seconds = sum(result.seconds for result in results)
         warned = sum(bool(result.warnings) for result in results)
         counts = {"failed": len(failed), "there already": skipped, "with warnings": warned}
         more = "".join(f", {count} {what}" for what, count in counts.items() if count)

@@ -1,7 +1,6 @@
 """Runs a network over pictures of any size: device, number type, tiles, what to do when memory runs out."""
 
 import collections
-import contextlib
 import copy
 import functools
 import hashlib
@@ -38,7 +37,7 @@ from sa_upscale.models import int8
 SMALLEST_TILE = 16
 TILE_PER_OVERLAP = 4
 UNSEEN = 0.02  # dB that a number type may cost a network to be chosen for it
-FRAMES_A_LANE = 6  # of the result's size, that working on one frame takes memory for
+RESULTS_A_LANE = 6  # what working on one picture takes memory for
 MOST_AT_ONCE = 8  # frames; more gain nothing, and each waits for the last
 
 Progress = Callable[[int, int], None]
@@ -196,22 +195,12 @@ class Engine:
             return 1
         return max(1, min(MOST_AT_ONCE, DEFAULT_TILE[self.device.type] ** 2 // (frame.shape[0] * frame.shape[1])))
 
-    @contextlib.contextmanager
-    def apart(self, frame: np.ndarray) -> Iterator[int]:
-        """While this is open, frames of a video like that one may be run from as many threads at once as it gives.
-
-        They share the processor: several of its threads on one frame would all wait for the one that a codec or
-        another program holds up.
-        """
-        threads, lanes = torch.get_num_threads(), 1
-        if self._banded:
-            held = FRAMES_A_LANE * frame.nbytes * self.scale**2
-            lanes = max(1, min(threads, MOST_AT_ONCE, free_memory(self.device) // 2 // held))
-        torch.set_num_threads(threads // lanes)
-        try:
-            yield lanes
-        finally:
-            torch.set_num_threads(threads)
+    def lanes(self, size: int) -> int:
+        """How many pictures with results of at most `size` bytes may be at work at once, `apart` from each other."""
+        if not self._banded:
+            return 1
+        room = free_memory(self.device) // 2 // (RESULTS_A_LANE * size)
+        return max(1, min(torch.get_num_threads(), MOST_AT_ONCE, room))
 
     def run_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """As `run`, for colour pictures of one size and type that go through the network together."""

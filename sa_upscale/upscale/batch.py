@@ -1,27 +1,54 @@
-"""Many pictures around one load of the networks: the next is decoded and the last encoded while one is at work."""
+"""Many pictures around one load of the networks.
 
+Small ones are worked on side by side, each by a part of the processor.  Of others one is at work, by all of it, while
+the next is decoded and the last encoded.
+"""
+
+import itertools
 import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from sa_upscale import images
 from sa_upscale.errors import UpscaleError
+from sa_upscale.lanes import in_lanes
 from sa_upscale.upscale.jobs import Job
 from sa_upscale.upscale.pictures import Progress, part
 from sa_upscale.upscale.work import Output, Ready, Result, Upscaler
 
 LARGE_PIXELS = 50_000_000
 """A result with more pixels is written before the next picture is begun, so that memory holds one of them."""
+SMALL_PIXELS = 16_000_000
+"""A result with no more is small: a second or so of work, for which no other has to wait long in the end."""
 
 # RuntimeError is what torch raises for a tile that failed: bad for this picture, not for the next.
 _FAILURES = (UpscaleError, OSError, MemoryError, RuntimeError)
 
 Size = tuple[int, int]
+
+
+@dataclass
+class _Task:
+    """A job on its way; `ready` is None once there is nothing left to do for it."""
+
+    result: Result
+    progress: Progress
+    ready: Ready | None = None
+
+    @property
+    def pixels(self) -> int:
+        return self.ready.target.width * self.ready.target.height if self.ready else 0
+
+    @property
+    def small(self) -> bool:
+        # Animations and very large pictures are read while they are at work.
+        return self.ready is None or (self.ready.picture is not None and self.pixels <= SMALL_PIXELS)
 
 
 def run_jobs(
@@ -34,44 +61,40 @@ def run_jobs(
     on_progress: Callable[[int, int, str], None] | None = None,
     on_result: Callable[[Result], None] | None = None,
 ) -> list[Result]:
-    """Do the `jobs` in order; one that fails is reported in its `Result`, the others are done.
+    """Do the `jobs`, and give their results in order; one that fails is reported in its `Result`, the others are done.
 
     With `skip_existing`, what is there already, can be read to its end and has the right size is not done again.
     `on_progress(done, total, label)` counts through all jobs together, the label names the picture at work;
     `on_result(result)` is called after each, in order.  Interrupted, it leaves whole files only.
     """
     results: list[Result] = []
-    waiting: deque[tuple[Result, Future | None]] = deque()
     reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
+    lanes = min(len(jobs), upscaler.lanes(3 * SMALL_PIXELS))
 
     def open_one(job: Job) -> Ready | Size:
         done = _done_size(job, upscaler) if skip_existing and not job.problem else None
         return done or _opened(job, upscaler, output, max_pixels)
 
-    def settle(most: int) -> None:
-        """Wait until no more than `most` results are still to be written."""
-        while len(waiting) > most:
-            result, writing = waiting.popleft()
-            with _told(result):
-                result.warnings = writing.result() if writing else []
-            results.append(result)
-            if on_result:
-                on_result(result)
+    def opened() -> Iterator[_Task]:
+        for index, (job, opening) in enumerate(_ahead(jobs, reader, open_one)):
+            task = _Task(Result(job.source, job.target), _labelled(on_progress, index, len(jobs), job.label))
+            with _told(task.result):
+                found = opening.result()
+                if isinstance(found, Ready):
+                    task.ready = found
+                else:
+                    task.result.skipped, (task.result.width, task.result.height) = True, found
+            yield task
 
     try:
-        for index, (job, opening) in enumerate(_ahead(jobs, reader, open_one)):
-            result, writing = Result(job.source, job.target), None
-            with _told(result):
-                progress = _labelled(on_progress, index, len(jobs), job.label)
-                ready = opening.result()
-                if isinstance(ready, Ready):
-                    writing = writer.submit(upscaler.enlarge(ready, progress))
-                    result.tell(ready)
-                else:
-                    result.skipped, (result.width, result.height) = True, ready
-            waiting.append((result, writing))
-            settle(0 if math.prod((result.width or 0, result.height or 0)) > LARGE_PIXELS else 1)
-        settle(0)
+        for beside, group in itertools.groupby(_beside(opened(), lanes), key=itemgetter(1)):
+            tasks = (task for task, _ in group)
+            made = _side_by_side(tasks, upscaler, lanes) if beside else _in_turn(tasks, upscaler, writer)
+            with closing(made):
+                for result in made:
+                    results.append(result)
+                    if on_result:
+                        on_result(result)
     finally:
         # What is being written comes to its end; what waits is not begun.
         for executor in (reader, writer):
@@ -87,6 +110,60 @@ def _ahead(jobs: Sequence[Job], reader: ThreadPoolExecutor, work: Callable) -> I
         if len(begun) > 1:
             yield begun.popleft()
     yield from begun
+
+
+def _beside(tasks: Iterator[_Task], lanes: int) -> Iterator[tuple[_Task, bool]]:
+    """The tasks, each with whether it is worked on beside others: one of several small ones in a row."""
+    before, task = False, next(tasks, None)
+    while task:
+        small, following = lanes > 1 and task.small, None
+        if small and not before:
+            following = next(tasks, None)
+        before = small and (before or (following is not None and following.small))
+        yield task, before
+        task = following or next(tasks, None)
+
+
+def _side_by_side(tasks: Iterable[_Task], upscaler: Upscaler, lanes: int) -> Iterator[Result]:
+    """The results of small tasks, several worked on at once, each from the network to the file by one thread."""
+
+    def work(task: _Task) -> None:
+        with _told(task.result):
+            if task.ready:
+                finish = upscaler.enlarge(task.ready, None)
+                task.result.tell(task.ready)
+                task.ready = None
+                task.result.warnings = finish()
+
+    with closing(in_lanes(work, tasks, lanes)) as done:
+        for task, _ in done:
+            task.progress(1, 1)
+            yield task.result
+
+
+def _in_turn(tasks: Iterable[_Task], upscaler: Upscaler, writer: ThreadPoolExecutor) -> Iterator[Result]:
+    """The results of tasks that are worked on one after the other, each written while the next is at work."""
+    waiting: deque[tuple[Result, Future | None]] = deque()
+
+    def written(most: int) -> Iterator[Result]:
+        """Wait until no more than `most` results are still to be written."""
+        while len(waiting) > most:
+            result, writing = waiting.popleft()
+            with _told(result):
+                result.warnings = writing.result() if writing else []
+            yield result
+
+    for task in tasks:
+        task.progress(0, 1)
+        pixels, writing = task.pixels, None
+        with _told(task.result):
+            if task.ready:
+                writing = writer.submit(upscaler.enlarge(task.ready, task.progress))
+                task.result.tell(task.ready)
+                task.ready = None
+        waiting.append((task.result, writing))
+        yield from written(0 if pixels > LARGE_PIXELS else 1)
+    yield from written(0)
 
 
 @contextmanager
@@ -133,10 +210,7 @@ def _done_size(job: Job, upscaler: Upscaler) -> Size | None:
     return None if there.notes else expected
 
 
-def _labelled(
-    on_progress: Callable[[int, int, str], None] | None, index: int, count: int, label: str
-) -> Progress | None:
-    progress = part(lambda done, total: on_progress(done, total, label), index, 1, count) if on_progress else None
-    if progress:
-        progress(0, 1)
-    return progress
+def _labelled(on_progress: Callable[[int, int, str], None] | None, index: int, count: int, label: str) -> Progress:
+    if on_progress is None:
+        return lambda done, total: None
+    return part(lambda done, total: on_progress(done, total, label), index, 1, count)

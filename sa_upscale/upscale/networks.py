@@ -1,5 +1,6 @@
 """Which networks to run one after the other for a scale, each loaded once."""
 
+import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class Networks:
         self._on_notice, self._on_fetch = on_notice, on_fetch
         self._load, self._engine, self._running = load, engine, running
         self._loaded: dict[str, Runner] = {}
+        self._loading = threading.RLock()
 
     def for_scale(self, scale: float) -> list[Runner]:
         """The engines to run one after the other to enlarge by `scale`; none to reduce.
@@ -107,14 +109,15 @@ class Networks:
         return [self._model, *(_chain(CLEAN, left, _relatives(CLEAN)) if left > 1 else [])]
 
     def _ready(self, name: str, scale: float) -> Runner:
-        if name not in self._loaded:
-            checkpoint = self._checkpoint(name, scale)
-            for kind in self._mixing:
-                if other := _sibling(name, kind):
-                    sibling = self._checkpoint(other, None)
-                    checkpoint.model.load_state_dict(checkpoint.mixed_with(sibling, self._mixing[kind]))
-            self._loaded[name] = self._engine(checkpoint.model, on_notice=self._on_notice, **self._running)
-        return self._loaded[name]
+        with self._loading:
+            if name not in self._loaded:
+                checkpoint = self._checkpoint(name, scale)
+                for kind in self._mixing:
+                    if other := _sibling(name, kind):
+                        sibling = self._checkpoint(other, None)
+                        checkpoint.model.load_state_dict(checkpoint.mixed_with(sibling, self._mixing[kind]))
+                self._loaded[name] = self._engine(checkpoint.model, on_notice=self._on_notice, **self._running)
+            return self._loaded[name]
 
     def _checkpoint(self, name: str, scale: float | None) -> checkpoints.Checkpoint:
         fetching = self._on_fetch(name) if self._on_fetch else None

@@ -25,10 +25,15 @@ Progress = Callable[[int, int], None]
 
 
 class Runner(Protocol):
-    """What is asked of an engine: a whole native scale, and pictures `(H, W, C)` in and out, C = 1 or 3."""
+    """What is asked of an engine: a whole native scale, and pictures `(H, W, C)` in and out, C = 1 or 3.
+
+    `lanes(size)` is how many pictures, with results of at most `size` bytes, may be run from threads at once.
+    """
 
     scale: int
     window: int
+
+    def lanes(self, size: int) -> int: ...
 
     def run(self, image: np.ndarray, *, on_progress: Progress | None = None) -> np.ndarray: ...
 

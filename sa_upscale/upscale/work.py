@@ -113,7 +113,7 @@ class Upscaler:
         )
         """Those for pictures with nothing wrong."""
         # Whatever is wrong with the model is known before the first picture.
-        self.networks.for_scale(1 if self.size.exact else self.size.scale)
+        self._engines = self.networks.for_scale(1 if self.size.exact else self.size.scale)
 
     def image_file(
         self,
@@ -142,6 +142,10 @@ class Upscaler:
         """Those that suit it, to run one after the other."""
         found = damage.measure(picture.pixels, picture.quality) if self._choice else None
         return self._suited(found, scale).for_scale(scale)
+
+    def lanes(self, size: int) -> int:
+        """How many pictures, with results of at most `size` bytes, `enlarge` may be given from threads at once."""
+        return min((engine.lanes(size) for engine in self._engines), default=1)
 
     def enlarge(self, ready: Ready, on_progress: Progress | None = None) -> Finish:
         """Run the networks, and return what writes the result and tells what was lost."""

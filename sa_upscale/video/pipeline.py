@@ -6,6 +6,7 @@ Bounded channels between them keep the memory small, whatever the clip's length,
 import contextlib
 import dataclasses
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -188,15 +189,16 @@ def _upscaled(decoded: Channel, engines: Sequence["Engine"], wanted: slice, watc
         return
     pixels = begin[len(begin) // 2].frame.pixels
     batches = _batches(itertools.chain([begin], windows), first.frames_at_once(pixels))
-    with first.apart(pixels) as lanes:
-        if lanes > 1:
-            each = _in_lanes(made, batches, lanes, watch)
-        else:
-            each = ((batch, watch.each("network", made(batch))) for batch in batches)
-        with contextlib.closing(each):
-            for batch, upscaled in each:
-                for member, pixels in zip(batch.members, upscaled, strict=True):
-                    yield dataclasses.replace(member, handle=None, pixels=pixels)
+    size = pixels.nbytes * math.prod(engine.scale for engine in engines) ** 2
+    lanes = min(engine.lanes(size) for engine in engines)
+    if lanes > 1:
+        each = _in_lanes(made, batches, lanes, watch)
+    else:
+        each = ((batch, watch.each("network", made(batch))) for batch in batches)
+    with contextlib.closing(each):
+        for batch, upscaled in each:
+            for member, pixels in zip(batch.members, upscaled, strict=True):
+                yield dataclasses.replace(member, handle=None, pixels=pixels)
 
 
 @dataclass(frozen=True)
