@@ -148,7 +148,29 @@ def test_small_pictures_are_worked_on_side_by_side_and_others_alone(tmp_path, mo
     assert together is None or together in engine.most
     assert not [some for some in engine.most if len(some) > 1 and max(some) >= 40]
     assert [done for done, _, _ in progress] == sorted(done for done, _, _ in progress)
-    assert progress[-1] == (1000, 1000, f"{len(heights) - 1}.png")
+    assert progress[-1][:2] == (1000, 1000)
+    assert {label for _, _, label in progress} == {f"{index}.png" for index in range(len(heights))}
+
+
+def test_progress_counts_all_that_are_at_work_side_by_side(folder):
+    together, told = threading.Barrier(4, timeout=10), []
+
+    class Halfway(Nearest):
+        def lanes(self, size):
+            return 4
+
+        def run(self, image, *, on_progress):
+            on_progress(1, 2)
+            together.wait()
+            return super().run(image, on_progress=on_progress)
+
+    run_jobs(
+        jobs_of(folder),
+        Ready(Halfway(4)),
+        on_progress=lambda done, total, label: told.append(done),
+        on_result=lambda result: told.append("a result"),
+    )
+    assert 500 in told[: told.index("a result")]
 
 
 def test_interrupted_side_by_side_whole_files_are_left_and_no_thread(folder):

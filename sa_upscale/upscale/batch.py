@@ -7,6 +7,7 @@ the next is decoded and the last encoded.
 import itertools
 import math
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from sa_upscale import images
 from sa_upscale.errors import UpscaleError
 from sa_upscale.lanes import in_lanes
 from sa_upscale.upscale.jobs import Job
-from sa_upscale.upscale.pictures import Progress, part
+from sa_upscale.upscale.pictures import Progress
 from sa_upscale.upscale.work import Output, Ready, Result, Upscaler
 
 LARGE_PIXELS = 50_000_000
@@ -51,6 +52,27 @@ class _Task:
         return self.ready is None or (self.ready.picture is not None and self.pixels <= SMALL_PIXELS)
 
 
+class _Count:
+    """What of all jobs is done, for `on_progress`; of several that are at work at once, all of them counted."""
+
+    def __init__(self, jobs: int, on_progress: Callable[[int, int, str], None] | None):
+        self._thousandths, self._sum = [0] * jobs, 0
+        self._on_progress = on_progress
+        self._telling = threading.Lock()
+
+    def of(self, index: int, label: str) -> Progress:
+        """The callback for one of the jobs, in any thread."""
+
+        def tell(done: int, total: int) -> None:
+            with self._telling:
+                before, self._thousandths[index] = self._thousandths[index], 1000 * done // total
+                self._sum += self._thousandths[index] - before
+                if self._on_progress:
+                    self._on_progress(self._sum // len(self._thousandths), 1000, label)
+
+        return tell
+
+
 def run_jobs(
     jobs: Sequence[Job],
     upscaler: Upscaler,
@@ -64,12 +86,12 @@ def run_jobs(
     """Do the `jobs`, and give their results in order; one that fails is reported in its `Result`, the others are done.
 
     With `skip_existing`, what is there already, can be read to its end and has the right size is not done again.
-    `on_progress(done, total, label)` counts through all jobs together, the label names the picture at work;
+    `on_progress(done, total, label)` counts through all jobs together, the label names a picture at work;
     `on_result(result)` is called after each, in order.  Interrupted, it leaves whole files only.
     """
     results: list[Result] = []
     reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
-    lanes = min(len(jobs), upscaler.lanes(3 * SMALL_PIXELS))
+    lanes, count = min(len(jobs), upscaler.lanes(3 * SMALL_PIXELS)), _Count(len(jobs), on_progress)
 
     def open_one(job: Job) -> Ready | Size:
         done = _done_size(job, upscaler) if skip_existing and not job.problem else None
@@ -77,7 +99,7 @@ def run_jobs(
 
     def opened() -> Iterator[_Task]:
         for index, (job, opening) in enumerate(_ahead(jobs, reader, open_one)):
-            task = _Task(Result(job.source, job.target), _labelled(on_progress, index, len(jobs), job.label))
+            task = _Task(Result(job.source, job.target), count.of(index, job.label))
             with _told(task.result):
                 found = opening.result()
                 if isinstance(found, Ready):
@@ -128,16 +150,17 @@ def _side_by_side(tasks: Iterable[_Task], upscaler: Upscaler, lanes: int) -> Ite
     """The results of small tasks, several worked on at once, each from the network to the file by one thread."""
 
     def work(task: _Task) -> None:
+        task.progress(0, 1)
         with _told(task.result):
             if task.ready:
-                finish = upscaler.enlarge(task.ready, None)
+                finish = upscaler.enlarge(task.ready, task.progress)
                 task.result.tell(task.ready)
                 task.ready = None
                 task.result.warnings = finish()
+        task.progress(1, 1)
 
     with closing(in_lanes(work, tasks, lanes)) as done:
         for task, _ in done:
-            task.progress(1, 1)
             yield task.result
 
 
@@ -161,6 +184,7 @@ def _in_turn(tasks: Iterable[_Task], upscaler: Upscaler, writer: ThreadPoolExecu
                 writing = writer.submit(upscaler.enlarge(task.ready, task.progress))
                 task.result.tell(task.ready)
                 task.ready = None
+        task.progress(1, 1)
         waiting.append((task.result, writing))
         yield from written(0 if pixels > LARGE_PIXELS else 1)
     yield from written(0)
@@ -208,9 +232,3 @@ def _done_size(job: Job, upscaler: Upscaler) -> Size | None:
         return None
     # Nothing that is whole and ours gives cause for a note.
     return None if there.notes else expected
-
-
-def _labelled(on_progress: Callable[[int, int, str], None] | None, index: int, count: int, label: str) -> Progress:
-    if on_progress is None:
-        return lambda done, total: None
-    return part(lambda done, total: on_progress(done, total, label), index, 1, count)
