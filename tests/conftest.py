@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,12 @@ def nothing_imported(tmp_path_factory):
         for variable in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
             patch.setenv(variable, str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """A script's background jobs ignore Ctrl-C, and so would the commands that the tests start and interrupt."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
