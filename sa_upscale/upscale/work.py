@@ -47,8 +47,8 @@ class Result:
 
     `width` and `height` are those of the result, None when there is none; `source` and `target` are None for standard
     input and output.  `error` is a line for the user, None when all went well; `skipped` says that the result was there
-    already.  `seconds` is how long it took, others at work beside it or not.  `networks` names what it went through, and
-    `damage` says what of it, found in the picture, they were chosen to take away.
+    already.  `seconds` is how long it took, others at work beside it or not.  `networks` names what it went through,
+    and `damage` says what of it, found in the picture, they were chosen to take away.
     """
 
     source: Path | None
