@@ -57,8 +57,7 @@ def measure(case: Case, precision: str, runs: int) -> dict[str, float]:
     The engine and the convolutions alone run in a process that keeps its memory, as the commands have it; the plain way
     in one of its own, which is as it is.
     """
-    torch.manual_seed(0)
-    model = case.build().eval().requires_grad_(False)
+    model = _built(case)
     picture = np.random.default_rng(0).integers(0, 256, (case.height, case.width, 3), dtype=np.uint8)
     engine = Engine(model, device="cpu", precision=precision, keep_memory=True)
     prepared = [engine.prepare(picture)] * model.window
@@ -81,6 +80,12 @@ def measure(case: Case, precision: str, runs: int) -> dict[str, float]:
     }
 
 
+def _built(case: Case) -> nn.Module:
+    """The network of a case, with the same weights in every process."""
+    torch.manual_seed(0)
+    return case.build().eval().requires_grad_(False)
+
+
 @contextlib.contextmanager
 def _elsewhere(case: Case, picture: np.ndarray) -> Iterator[Callable[[], object]]:
     """What has another process do it the plain way, and waits for it."""
@@ -101,8 +106,7 @@ def _elsewhere(case: Case, picture: np.ndarray) -> Iterator[Callable[[], object]
 
 
 def _serve(pipe, number: int, picture: np.ndarray) -> None:
-    torch.manual_seed(0)
-    model = CASES[number].build().eval().requires_grad_(False)
+    model = _built(CASES[number])
     while pipe.recv():
         plain(model, picture)
         pipe.send(None)

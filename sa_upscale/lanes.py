@@ -22,7 +22,7 @@ def in_lanes(
     place of its result.  Closed early, it waits for what is being worked on: a process that ends while a thread of its
     is in a network is aborted.
     """
-    import torch
+    import torch  # here, so that the package can be looked at without it
 
     begun: deque[tuple[Task, Future]] = deque()
     tasks = iter(tasks)

@@ -88,17 +88,23 @@ def test_a_result_that_cannot_be_written_spoils_only_itself(folder, either_way, 
     assert results[1].width is None
 
 
-def test_an_interruption_leaves_whole_files_only(folder):
-    class Interrupted(Nearest):
+def interrupted(engine):
+    """That kind of engine, interrupted at its third picture."""
+
+    class Interrupted(engine):
         def enlarge(self, image):
             if len(self.seen) == 3:
                 raise KeyboardInterrupt
             return super().enlarge(image)
 
+    return Interrupted
+
+
+def test_an_interruption_leaves_whole_files_only(folder):
     told = []
     jobs = jobs_of(folder)
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(jobs, Ready(Interrupted(4)), on_result=told.append)
+        run_jobs(jobs, Ready(interrupted(Nearest)(4)), on_result=told.append)
     left = sorted((folder.parent / "out").iterdir())
     assert [file.name for file in left] == ["a_x4.png", "b_x4.png"][: len(left)]
     assert len(left) >= 1
@@ -174,15 +180,9 @@ def test_progress_counts_all_that_are_at_work_side_by_side(folder):
 
 
 def test_interrupted_side_by_side_whole_files_are_left_and_no_thread(folder):
-    class Interrupted(AtOnce):
-        def enlarge(self, image):
-            if len(self.seen) == 3:
-                raise KeyboardInterrupt
-            return super().enlarge(image)
-
     told = []
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(jobs_of(folder), Ready(Interrupted(2)), on_result=told.append)
+        run_jobs(jobs_of(folder), Ready(interrupted(AtOnce)(2)), on_result=told.append)
     left = sorted((folder.parent / "out").iterdir())
     assert all(images.read(file).width == 24 for file in left)
     assert 1 <= len(left) <= 4

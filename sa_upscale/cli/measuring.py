@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sa_upscale import __version__, memory
+from sa_upscale import __version__
 from sa_upscale.cli.options import DeviceOption, JsonOption, PrecisionOption, region_of
 from sa_upscale.cli.terminal import Voice, draw_table, swift_imports
 
@@ -135,7 +135,7 @@ def evaluate(
 ) -> None:
     """Measure checkpoints on pictures whose HR is known."""
     with swift_imports():
-        from sa_upscale import compare, evaluate
+        from sa_upscale import compare, evaluate, memory
 
     files = output or []
     for file in files:

@@ -196,7 +196,7 @@ class Engine:
         return max(1, min(MOST_AT_ONCE, DEFAULT_TILE[self.device.type] ** 2 // (frame.shape[0] * frame.shape[1])))
 
     def lanes(self, size: int) -> int:
-        """How many pictures with results of at most `size` bytes may be at work at once, `apart` from each other."""
+        """How many pictures with results of at most `size` bytes may be at work at once (`lanes.in_lanes`)."""
         if not self._banded:
             return 1
         room = free_memory(self.device) // 2 // (RESULTS_A_LANE * size)

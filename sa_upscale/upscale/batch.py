@@ -21,7 +21,7 @@ from sa_upscale.errors import UpscaleError
 from sa_upscale.lanes import in_lanes
 from sa_upscale.upscale.jobs import Job
 from sa_upscale.upscale.pictures import Progress
-from sa_upscale.upscale.work import Output, Ready, Result, Upscaler
+from sa_upscale.upscale.work import Finish, Output, Ready, Result, Upscaler
 
 LARGE_PIXELS = 50_000_000
 """A result with more pixels is written before the next picture is begun, so that memory holds one of them."""
@@ -150,14 +150,9 @@ def _side_by_side(tasks: Iterable[_Task], upscaler: Upscaler, lanes: int) -> Ite
     """The results of small tasks, several worked on at once, each from the network to the file by one thread."""
 
     def work(task: _Task) -> None:
-        task.progress(0, 1)
-        with _told(task.result):
-            if task.ready:
-                finish = upscaler.enlarge(task.ready, task.progress)
-                task.result.tell(task.ready)
-                task.ready = None
+        if finish := _enlarged(task, upscaler):
+            with _told(task.result):
                 task.result.warnings = finish()
-        task.progress(1, 1)
 
     with closing(in_lanes(work, tasks, lanes)) as done:
         for task, _ in done:
@@ -177,17 +172,23 @@ def _in_turn(tasks: Iterable[_Task], upscaler: Upscaler, writer: ThreadPoolExecu
             yield result
 
     for task in tasks:
-        task.progress(0, 1)
-        pixels, writing = task.pixels, None
-        with _told(task.result):
-            if task.ready:
-                writing = writer.submit(upscaler.enlarge(task.ready, task.progress))
-                task.result.tell(task.ready)
-                task.ready = None
-        task.progress(1, 1)
-        waiting.append((task.result, writing))
+        pixels, finish = task.pixels, _enlarged(task, upscaler)
+        waiting.append((task.result, writer.submit(finish) if finish else None))
         yield from written(0 if pixels > LARGE_PIXELS else 1)
     yield from written(0)
+
+
+def _enlarged(task: _Task, upscaler: Upscaler) -> Finish | None:
+    """Run the networks for a task; what writes its result, None where there is nothing to write."""
+    finish = None
+    task.progress(0, 1)
+    with _told(task.result):
+        if task.ready:
+            finish = upscaler.enlarge(task.ready, task.progress)
+            task.result.tell(task.ready)
+            task.ready = None
+    task.progress(1, 1)
+    return finish
 
 
 @contextmanager
