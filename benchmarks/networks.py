@@ -18,7 +18,7 @@ from benchmarks.machine import Convolutions
 from benchmarks.pairs import pairwise
 from sa_upscale import models
 from sa_upscale.engine import Engine, precisions
-from sa_upscale.models import bands
+from sa_upscale.models import active, bands
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def plain(model: nn.Module, picture: np.ndarray) -> np.ndarray:
 
 
 def _whole(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The network without the bands of rows that it works in by itself."""
-    with mock.patch.object(bands, "BYTES", sys.maxsize):
+    """The network without what it does by itself: bands of rows, and a convolution and its activation at once."""
+    with mock.patch.object(bands, "BYTES", sys.maxsize), mock.patch.object(active, "_fused", return_value=None):
         return model(x)
 
 

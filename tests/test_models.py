@@ -6,9 +6,11 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sa_upscale.functional.resize import resize
 from sa_upscale.models import GENERATORS, bands, build, build_empty
+from sa_upscale.models.active import ActiveConv
 from sa_upscale.models.compact import Compact
 from sa_upscale.models.compact_video import CompactVideo
 from sa_upscale.models.rrdbnet import RRDBNet, canonical_rrdbnet
@@ -91,12 +93,16 @@ def test_dense_block_is_the_published_formula():
     torch.manual_seed(1)
     block = RRDBNet(4, blocks=1, features=8, growth=4).body[0].rdb1
     x = torch.randn(1, 8, 5, 6)
+
+    def layer(conv, *parts):
+        return F.conv2d(torch.cat(parts, 1), conv.weight, conv.bias, padding=1)
+
     act = nn.LeakyReLU(0.2)
-    x1 = act(block.conv1(x))
-    x2 = act(block.conv2(torch.cat((x, x1), 1)))
-    x3 = act(block.conv3(torch.cat((x, x1, x2), 1)))
-    x4 = act(block.conv4(torch.cat((x, x1, x2, x3), 1)))
-    expected = block.conv5(torch.cat((x, x1, x2, x3, x4), 1)) * 0.2 + x
+    x1 = act(layer(block.conv1, x))
+    x2 = act(layer(block.conv2, x, x1))
+    x3 = act(layer(block.conv3, x, x1, x2))
+    x4 = act(layer(block.conv4, x, x1, x2, x3))
+    expected = layer(block.conv5, x, x1, x2, x3, x4) * 0.2 + x
     torch.testing.assert_close(block(x), expected)
 
 
@@ -201,7 +207,7 @@ def test_what_is_not_this_network_is_none(name):
 def test_srresnet_is_plain_and_starts_small():
     network = SRResNet()
     kinds = {type(module) for module in network.modules() if not list(module.children())}
-    assert kinds == {nn.Conv2d}
+    assert kinds == {nn.Conv2d, ActiveConv}
     assert sum(isinstance(module, nn.Conv2d) for module in network.modules()) == 2 * 16 + 5
     weight = network.body[3].conv1.weight
     expected = 0.1 * (2 / (1 + 0.2**2) / (64 * 9)) ** 0.5  # MSRA for slope 0.2
@@ -330,3 +336,20 @@ def test_a_chain_of_convolutions_in_bands_gives_the_same_picture(build, shape, h
     fed.clear()
     network(lr)  # with gradients it is made at once
     assert not fed
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: Compact(3, features=8, convs=5), lambda: CompactVideo(2, features=8, convs=5)]
+)
+def test_a_picture_is_finished_a_few_rows_at_a_time(build, monkeypatch):
+    torch.manual_seed(0)
+    network = build().eval()
+    lr = torch.rand(2, *([5] if network.window == 5 else []), 3, 10, 12)
+    with torch.no_grad():
+        (whole,) = network.rows(lr)
+        monkeypatch.setattr(bands, "PICTURE_BYTES", 4 * 2 * 3 * network.scale**2 * 12 * 4)  # four rows of the input
+        parts = list(network.rows(lr))
+    assert [part.shape[2] for part in parts] == [4 * network.scale, 4 * network.scale, 2 * network.scale]
+    assert torch.equal(torch.cat(parts, dim=2), whole)
+    assert torch.equal(bands.joined(parts, 10 * network.scale), whole)
+    assert len(list(network.rows(lr))) == 1  # with gradients it is made at once

@@ -11,15 +11,17 @@ from typing import Protocol
 import torch
 from torch.nn import functional as F
 
+from sa_upscale.models.active import convolved, special
+
 BYTES = 8 << 20  # of a feature map: what stays in the caches of a processor
+PICTURE_BYTES = 1 << 20  # of rows of a picture, in float32: more would be memory that is new for every picture
 INT8_COPIES = 2  # of a map, in `models.int8`: as numbers and as bytes
 LEAST_ROWS = 16  # of the input; below that most of a band would be what it shares with its neighbours
 
 
 def _gains(x: torch.Tensor) -> bool:
     """Whether bands are worth while: on a CPU, without gradients, and not while the network is exported or compiled."""
-    special = torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()
-    return x.device.type == "cpu" and not special
+    return x.device.type == "cpu" and not special()
 
 
 def in_bands(
@@ -88,8 +90,7 @@ class Conv:
         if last:
             rows = F.pad(rows, (0, 0, 0, 1))
         self._above = kept(rows[:, :, -2:], self._above)
-        made = F.conv2d(rows, self.weight, self.bias, padding=(0, 1), groups=self.groups)
-        return activated(made, self.slope)
+        return convolved(rows, self.weight, self.bias, self.slope, padding=(0, 1), groups=self.groups)
 
     def begun(self) -> "Conv":
         return Conv(self.weight, self.bias, self.slope, groups=self.groups)
@@ -104,13 +105,6 @@ def kept(rows: torch.Tensor, before: torch.Tensor | None) -> torch.Tensor:
     if before is None or before.shape != rows.shape:
         return rows.clone()
     return before.copy_(rows)
-
-
-def activated(x: torch.Tensor, slope: float | None) -> torch.Tensor:
-    """`x`, changed in place, after (leaky) ReLU of that `slope` below zero; as it is for None."""
-    if slope is None:
-        return x
-    return F.leaky_relu_(x, slope) if slope else F.relu_(x)
 
 
 class Residual:
@@ -167,8 +161,8 @@ def streamed(
 ) -> Iterator[torch.Tensor]:
     """The picture that `layers` in turn, and then `finish`, make of `x` `(N, C, h, w)`, in bands of rows from the top.
 
-    `rows` at a time are fed.  `finish` takes rows of the last layer's result and the number of the first of them.  The
-    bands are those of whole pictures, to the bit where the convolutions' are.
+    `rows` at a time are fed, and `finished` of what the last layer gives are yielded.  The bands are those of whole
+    pictures, to the bit where the convolutions' are.
     """
     height, top = x.shape[2], 0
     layers = [layer.begun() for layer in layers]
@@ -176,5 +170,19 @@ def streamed(
         band = x[:, :, start : start + rows]
         for layer in layers:
             band = layer.feed(band, start + rows >= height)
-        yield finish(band, top)
+        yield from finished(band, finish, top)
         top += band.shape[2]
+
+
+def finished(
+    made: torch.Tensor, finish: Callable[[torch.Tensor, int], torch.Tensor], top: int = 0
+) -> Iterable[torch.Tensor]:
+    """`finish(rows, number of the first)` of all rows of `made` `(N, C, h, w)`, whose first is `top`, a few at a time.
+
+    Where that gains nothing it is one call.
+    """
+    if not _gains(made):
+        return [finish(made, top)]
+    count, channels, height, width = made.shape
+    rows = max(1, PICTURE_BYTES // (4 * count * channels * width))
+    return (finish(made[:, :, start : start + rows], top + start) for start in range(0, height, rows))

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sa_upscale.models.bands import Conv, Layer, activated, joined, plan, streamed
+from sa_upscale.models.active import ActiveConv, activated, convolved
+from sa_upscale.models.bands import Conv, Layer, finished, joined, plan, streamed
 
 SLOPE = 0.1  # of LeakyReLU below zero
 
@@ -80,14 +81,15 @@ class Compact(nn.Module):
 
     def _run(self, frames: torch.Tensor, lr: torch.Tensor) -> Iterable[torch.Tensor]:
         """Rows of the picture over `lr` `(N, channels, h, w)`, of `frames` `(N, C, h, w)` for the first kernel."""
+        picture = functools.partial(self._picture, lr)
         if self.banded and (planned := plan(self, frames, self.head.weight, convolutions=len(self.body) + 2)):
             layers, rows = planned
-            return streamed(layers, frames, rows, functools.partial(self._picture, lr))
+            return streamed(layers, frames, rows, picture)
         head = self._first_kernel()
-        x = activated(F.conv2d(frames.to(head.dtype), head, self.head.bias, padding=1), SLOPE)
+        x = convolved(frames.to(head.dtype), head, self.head.bias, SLOPE)
         for conv in self.body:
-            x = activated(conv(x), SLOPE)
-        return [self._picture(lr, self.tail(x))]
+            x = conv(x)
+        return finished(self.tail(x), picture)
 
     def _picture(self, lr: torch.Tensor, detail: torch.Tensor, top: int = 0) -> torch.Tensor:
         """`detail`, as the last convolution makes it, over the nearest pixels of `lr` from row `top` on, in float32."""
@@ -121,9 +123,10 @@ class Compact(nn.Module):
 
 
 class BranchedConv(nn.Module):
-    """A 3×3 convolution whose kernel is the sum of five: its own, identity, expand-and-squeeze, and three edge filters.
+    """A 3×3 convolution and LeakyReLU, whose kernel is the sum of five.
 
-    The sum is taken over the kernels, not over the features they give, so that a training step costs one convolution.
+    These are its own, the identity, expand-and-squeeze, and three edge filters.  The sum is taken
+    over the kernels, not over the features they give, so that a training step costs one convolution.
     """
 
     def __init__(self, features: int):
@@ -150,11 +153,11 @@ class BranchedConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, enabled=False):
             kernel = self.kernel()
-        return F.conv2d(x, kernel, self.bias, padding=1)
+        return activated(F.conv2d(x, kernel, self.bias, padding=1), SLOPE)
 
 
-def _plain_conv(features: int) -> nn.Conv2d:
-    conv = nn.Conv2d(features, features, 3, padding=1)
+def _plain_conv(features: int) -> ActiveConv:
+    conv = ActiveConv(features, features, SLOPE)
     with torch.no_grad():
         _small_kaiming(conv.weight)
         # Starting every layer next to the identity trains a plain stack like a residual one, at no cost when it runs.

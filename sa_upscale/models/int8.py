@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sa_upscale.models.bands import Conv, Layer, Residual, activated, kept
+from sa_upscale.models.active import activated
+from sa_upscale.models.bands import Conv, Layer, Residual, kept
 
 LEVELS = 255
 LEAST_CHANNELS = 16  # a convolution of fewer is no faster in integers, and takes the picture itself

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sa_upscale.models.active import ActiveConv
 from sa_upscale.models.bands import in_bands
 from sa_upscale.models.empty import empty
 
@@ -51,9 +52,9 @@ class RRDBNet(nn.Module):
         self.conv_first = _conv(channels * self.multiple**2, features)
         self.body = nn.Sequential(*(ResidualInResidual(features, growth) for _ in range(blocks)))
         self.conv_body = _conv(features, features)
-        self.conv_up1 = _conv(features, features)
-        self.conv_up2 = _conv(features, features)
-        self.conv_hr = _conv(features, features)
+        self.conv_up1 = ActiveConv(features, features, SLOPE)
+        self.conv_up2 = ActiveConv(features, features, SLOPE)
+        self.conv_hr = ActiveConv(features, features, SLOPE)
         self.conv_last = _conv(features, channels)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
@@ -82,10 +83,9 @@ class RRDBNet(nn.Module):
 
     def _enlarge(self, x: torch.Tensor) -> torch.Tensor:
         """The picture `(N, channels, 4·h, 4·w)` of the trunk's features."""
-        x = _activate(self.conv_up1(_twice(x)))
-        x = _activate(self.conv_up2(_twice(x)))
-        x = _activate(self.conv_hr(x))
-        return self.conv_last(x).float()
+        x = self.conv_up1(_twice(x))
+        x = self.conv_up2(_twice(x))
+        return self.conv_last(self.conv_hr(x)).float()
 
 
 class ResidualInResidual(nn.Module):
@@ -106,10 +106,10 @@ class DenseBlock(nn.Module):
 
     def __init__(self, features: int, growth: int):
         super().__init__()
-        self.conv1 = _conv(features, growth)
-        self.conv2 = _conv(features + growth, growth)
-        self.conv3 = _conv(features + 2 * growth, growth)
-        self.conv4 = _conv(features + 3 * growth, growth)
+        self.conv1 = ActiveConv(features, growth, SLOPE)
+        self.conv2 = ActiveConv(features + growth, growth, SLOPE)
+        self.conv3 = ActiveConv(features + 2 * growth, growth, SLOPE)
+        self.conv4 = ActiveConv(features + 3 * growth, growth, SLOPE)
         self.conv5 = _conv(features + 4 * growth, features)
         for conv in self.children():
             # Small weights: 69 such blocks in a row start next to the identity and stay trainable.
@@ -121,7 +121,7 @@ class DenseBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         dense = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            dense = torch.cat((dense, _activate(conv(dense))), dim=1)
+            dense = torch.cat((dense, conv(dense)), dim=1)
         return torch.add(x, self.conv5(dense), alpha=RESIDUAL_SCALE)
 
 
@@ -192,12 +192,6 @@ def _today(key: str) -> str:
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
-
-
-def _activate(x: torch.Tensor) -> torch.Tensor:
-    # In place: the convolution before does not need its output for the gradient, and LeakyReLU only needs
-    # its own.
-    return F.leaky_relu(x, SLOPE, inplace=True)
 
 
 def _twice(x: torch.Tensor) -> torch.Tensor:

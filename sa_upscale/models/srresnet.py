@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sa_upscale.models.active import ActiveConv
 from sa_upscale.models.bands import in_bands
 
 SLOPE = 0.2
@@ -35,23 +36,22 @@ class SRResNet(nn.Module):
         # one together.
         self.context = 2 * blocks + 2 + TAIL_CONTEXT
         self.parameters_dict = {"scale": scale, "blocks": blocks, "features": features, "channels": channels}
-        self.conv_first = _conv(channels, features)
+        self.conv_first = _active(channels, features)
         self.body = nn.Sequential(*(ResidualBlock(features) for _ in range(blocks)))
         self.conv_body = _conv(features, features)
-        self.upscale = nn.ModuleList(_conv(features, 4 * features) for _ in range(stages))
+        self.upscale = nn.ModuleList(_active(features, 4 * features) for _ in range(stages))
         self.conv_last = _conv(features, channels)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
-        x = _activate(self.conv_first(lr.to(self.conv_first.weight.dtype)))
+        x = self.conv_first(lr.to(self.conv_first.weight.dtype))
         x = x + self.conv_body(self.body(x))
         return in_bands(self._enlarge, x, context=TAIL_CONTEXT, scale=self.scale)
 
     def _enlarge(self, x: torch.Tensor) -> torch.Tensor:
         """The picture `(N, channels, h·scale, w·scale)` of the features at LR size."""
         for stage in self.upscale:
-            # The activation is the same before and after the shuffle, but in place it must not write into a
-            # view.
-            x = F.pixel_shuffle(_activate(stage(x)), 2)
+            # The activation is the same before and after the shuffle.
+            x = F.pixel_shuffle(stage(x), 2)
         return self.conv_last(x).float()
 
 
@@ -60,21 +60,24 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, features: int):
         super().__init__()
-        self.conv1 = _conv(features, features)
+        self.conv1 = _active(features, features)
         self.conv2 = _conv(features, features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.conv2(_activate(self.conv1(x)))
+        return x + self.conv2(self.conv1(x))
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+    return _drawn(nn.Conv2d(inputs, outputs, 3, padding=1))
+
+
+def _active(inputs: int, outputs: int) -> ActiveConv:
+    return _drawn(ActiveConv(inputs, outputs, SLOPE))
+
+
+def _drawn(conv: nn.Conv2d) -> nn.Conv2d:
     nn.init.kaiming_normal_(conv.weight, a=SLOPE)
     nn.init.zeros_(conv.bias)
     with torch.no_grad():
         conv.weight *= 0.1
     return conv
-
-
-def _activate(x: torch.Tensor) -> torch.Tensor:
-    return F.leaky_relu(x, SLOPE, inplace=True)
