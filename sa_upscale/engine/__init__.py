@@ -101,8 +101,8 @@ class Engine:
     `match_color`: give the result of pictures the low frequencies of the source.
     `compile`: have torch compile the network for this machine on its first tile, and once more for sizes that vary;
     not those that a CPU works through in bands of rows, which is faster.
-    `keep_memory`: on a CPU, have this process keep the memory of a network's maps where they are large (`memory.keep`),
-    for its lifetime; for those that do little else.
+    `keep_memory`: on a CPU, have this process keep the memory of a network's maps (`memory.keep`) for its lifetime; for
+    those that do little else.
     `on_notice`: called with a line for the user when the engine had to change course.
 
     Raises `UpscaleError` for a device that is not there or a precision it cannot do.
@@ -134,7 +134,7 @@ class Engine:
             torch.set_num_threads(choice.threads)
         choice = choice or calibration.default(self.device)
         self._banded = on_cpu and getattr(model, "banded", False)
-        if keep_memory and on_cpu and not self._banded:
+        if keep_memory and on_cpu:
             memory.keep()
         as_exact = self._banded and getattr(model, "int8_loss", math.inf) <= UNSEEN
         self.precision = precision or ("int8" if choice.int8 and as_exact else choice.precision)
