@@ -113,12 +113,14 @@ def _devices(torch, reset: bool) -> Iterator[Finding]:
         yield Finding("devices", name, about)
         device = torch.device(name)
         before = calibration.known(device)
-        choice = before or calibration.calibrate(device)
+        measured = before or calibration.calibrate(device)
+        choice = measured or calibration.default(device)
         text = (
             f"{choice.precision}{', int8 for networks that lose nothing by it' * choice.int8}, tiles of {choice.tile}"
         )
         text += f", {choice.threads} threads" if name == "cpu" else ""
-        yield Finding("devices", f"{name} runs with", f"{text}, measured {'earlier' if before else 'now'}")
+        how = f"measured {'earlier' if before else 'now'}" if measured else f"as usual: {calibration.BUSY}"
+        yield Finding("devices", f"{name} runs with", f"{text}, {how}", "ok" if measured else "note")
         until = time.perf_counter() + MEASURING_SECONDS
         for precision in engine.precisions(device):
             notices = []

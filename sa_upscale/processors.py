@@ -1,6 +1,8 @@
 """The processors that this process may use: in a container or a batch job not all of the machine's."""
 
+import math
 import os
+from pathlib import Path
 
 
 def usable() -> frozenset[int]:
@@ -9,5 +11,15 @@ def usable() -> frozenset[int]:
 
 
 def count() -> int:
-    """How many this process may use."""
-    return len(usable()) or os.cpu_count() or 1
+    """How many this process may use, at least in part."""
+    seen = len(usable()) or os.cpu_count() or 1
+    return math.ceil(min(seen, share_of_group()))
+
+
+def share_of_group(group: Path = Path("/sys/fs/cgroup")) -> float:
+    """How many processors' time a container's limit gives (`docker run --cpus`), which affinities do not know of."""
+    try:
+        limit, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        return math.inf if limit == "max" else max(1, int(limit)) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf

@@ -27,6 +27,7 @@ def test_measuring_ends_in_time_and_is_remembered(monkeypatch):
     monkeypatch.setattr(calibration, "SECONDS", 1.0)
     monkeypatch.setattr(calibration, "TILES", (16, 32))
     monkeypatch.setattr(calibration, "DEFAULT_TILE", {"cpu": 32})
+    monkeypatch.setattr(calibration, "_busy", lambda choice: False)
     assert calibration.known(CPU) is None
     started = time.perf_counter()
     choice = calibration.calibrate(CPU)
@@ -88,6 +89,60 @@ def test_a_folder_that_cannot_be_written_only_means_measuring_again(monkeypatch,
     monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 48, 1, False))
     assert calibration.calibrate(CPU) == Choice("fp32", 48, 1, False)
     assert calibration.known(CPU) is None
+
+
+class Clock:
+    """Stands for `time`: each run of the work takes a tenth of a second, of which this process has a `share`."""
+
+    def __init__(self, share):
+        self.share, self.now = share, 0.0
+
+    def run(self):
+        self.now += 0.1
+
+    def perf_counter(self):
+        return self.now
+
+    def process_time(self):
+        return self.now * self.share
+
+
+@pytest.mark.parametrize(
+    ("share", "threads", "busy"), [(2.0, 2, False), (1.8, 2, False), (1.3, 2, True), (1.0, 2, True), (1.0, 1, False)]
+)
+def test_a_machine_is_busy_where_the_threads_do_not_get_their_time(monkeypatch, share, threads, busy):
+    clock, used = Clock(share), []
+    monkeypatch.setattr(calibration, "time", clock)
+    monkeypatch.setattr(
+        calibration, "_work", lambda choice: lambda: used.append(torch.get_num_threads()) or clock.run()
+    )
+    before = torch.get_num_threads()
+    assert calibration._busy(Choice("fp32", 48, threads, False)) == busy
+    assert set(used) == {threads}
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("busy", [[True], [False, True]])
+def test_what_a_busy_machine_gives_is_not_remembered(monkeypatch, busy):
+    answers, notices = iter(busy), []
+    monkeypatch.setattr(calibration, "_busy", lambda choice: next(answers))
+    monkeypatch.setattr(calibration, "_best", lambda choice, device: Choice("fp32", 48, 1, False))
+    calibration.settle("cpu", notices.append)
+    assert calibration.known(CPU) is None
+    assert notices[1].startswith("other programs keep the processors busy")
+    monkeypatch.setattr(calibration, "_busy", lambda choice: False)
+    calibration.settle("cpu", notices.append)
+    assert calibration.known(CPU) == Choice("fp32", 48, 1, False)
+    assert len(notices) == 3
+
+
+def test_no_more_threads_than_a_containers_share(monkeypatch):
+    torch.set_num_threads(4)
+    monkeypatch.setattr(calibration.processors, "count", lambda: 3)
+    Engine(Compact(features=4, convs=1), device="cpu")
+    assert torch.get_num_threads() == 3
+    monkeypatch.setattr(calibration.processors, "count", lambda: 8)
+    assert calibration.default(CPU).threads == 3  # as the user or a lane has it
 
 
 def test_a_long_job_measures_once(monkeypatch):

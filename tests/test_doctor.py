@@ -4,13 +4,16 @@ import json
 import sys
 import time
 import urllib.error
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from sa_upscale import checkpoints, doctor
 from sa_upscale.cli import app
+from sa_upscale.engine import calibration
 
 
 def by_name(findings):
@@ -41,10 +44,25 @@ def test_a_healthy_machine_is_told_in_full(healthy):
 
 def test_every_precision_has_a_measured_speed(healthy):
     speeds = {name: found.value for (topic, name), found in healthy.items() if topic == "devices" and " " in name}
-    assert speeds.pop("cpu runs with").endswith(("measured now", "measured earlier"))
+    assert speeds.pop("cpu runs with").endswith(("measured now", calibration.BUSY))
     assert {"cpu fp32", "cpu bf16"} <= set(speeds)
     for value in speeds.values():
         assert value.startswith("not measured") or float(value.split(" megapixels")[0]) > 0
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_what_a_device_runs_with_is_measured_in_quiet(monkeypatch, tmp_path, busy):
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setattr(doctor, "MEASURING_SECONDS", 0)
+    monkeypatch.setattr(calibration, "_busy", lambda choice: busy)
+    monkeypatch.setattr(calibration, "_best", lambda choice, device: replace(choice, tile=123))
+    seen = []
+    for _ in range(2):
+        found = next(found for found in doctor._devices(torch, reset=False) if found.name == "cpu runs with")
+        seen.append((found.state, found.value.rpartition(", ")[2], "123" in found.value))
+    usual = ("note", f"as usual: {calibration.BUSY}", False)
+    assert seen == ([usual, usual] if busy else [("ok", "measured now", True), ("ok", "measured earlier", True)])
 
 
 def test_speed_counts_pixels_of_the_result():

@@ -129,10 +129,10 @@ class Engine:
             raise UpscaleError(f"{self.device} cannot run in {precision}; it can in {', '.join(able)}")
         if precision == "int8" and not getattr(model, "banded", False):
             raise UpscaleError("this network cannot run in int8, which is for the small ones; leave the precision out")
-        choice, on_cpu = calibration.known(self.device), self.device.type == "cpu"
-        if choice and on_cpu:
+        on_cpu = self.device.type == "cpu"
+        choice = calibration.known(self.device) or calibration.default(self.device)
+        if on_cpu:
             torch.set_num_threads(choice.threads)
-        choice = choice or calibration.default(self.device)
         self._banded = on_cpu and getattr(model, "banded", False)
         if keep_memory and on_cpu:
             memory.keep()

@@ -19,14 +19,20 @@ from sa_upscale.engine.devices import DEFAULT_TILE, DTYPES, find_device, precisi
 from sa_upscale.models import int8
 from sa_upscale.models.vsrresnet import VSRResNet
 
-SECONDS = 3.6
+SECONDS = 3.0
 FEATURES, LAYERS = 64, 3  # the layer most of our networks are made of
 TILES = (192, 256, 384)
 CONTEXT = 18  # LR pixels a side that a tile sees beyond what it adds, as of the compact network
-# How much faster something else than the default has to be: less is noise.  Other programs that keep processors
-# busy make fewer threads look better than they are.
+# Other programs that keep processors busy make fewer threads look better than they are, and everything else random:
+# torch's threads have this share of their processors' time where nothing else runs (0.5 to 0.66 of two beside one
+# other program), looked at for so long before and after.
+QUIET, LOOK_SECONDS = 0.85, 0.5
+# How much faster something else than the default has to be: less is noise.
 BETTER = {"precision": 1.15, "tile": 1.25, "threads": 1.3, "int8": 1.2}
 BLOCKS, SIDE = 2, 384  # of the network that int8 is measured on, and of its picture
+
+
+BUSY = "other programs keep the processors busy"
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ def default(device: torch.device) -> Choice:
     able = precisions(device)
     # A matrix unit takes bf16 so fast that rounding the maps to bytes first may cost more than it brings.
     matrices = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
-    return Choice(able[0], DEFAULT_TILE[device.type], torch.get_num_threads(), "int8" in able and not matrices)
+    # torch counts the processors it sees, not those that a container's share amounts to.
+    threads = min(torch.get_num_threads(), processors.count())
+    return Choice(able[0], DEFAULT_TILE[device.type], threads, "int8" in able and not matrices)
 
 
 def known(device: torch.device) -> Choice | None:
@@ -60,9 +68,14 @@ def known(device: torch.device) -> Choice | None:
     return choice if choice.precision in precisions(device) and choice.tile > 0 and choice.threads > 0 else None
 
 
-def calibrate(device: torch.device) -> Choice:
-    """Measure, remember and return the choice.  Takes about `SECONDS`; only a CPU has something to choose."""
+def calibrate(device: torch.device) -> Choice | None:
+    """Measure, remember and return the choice.  Takes about `SECONDS`; only a CPU has something to choose.
+
+    None, and nothing is remembered, where other programs keep the processors busy.
+    """
     choice = _measured(device) if device.type == "cpu" else default(device)
+    if choice is None:
+        return None
     file = _file()
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
@@ -82,7 +95,8 @@ def settle(name: str | None, on_notice: Callable[[str], None]) -> None:
     device = find_device(name)
     if device.type == "cpu" and known(device) is None:
         on_notice("measuring what this machine is fastest with, once; `sa-upscale doctor` shows it")
-        calibrate(device)
+        if calibrate(device) is None:
+            on_notice(f"{BUSY}: taking the usual settings, measuring another time")
 
 
 def forget() -> None:
@@ -98,7 +112,7 @@ def _machine(device: torch.device) -> str:
     """What has to be as it was for a measurement to hold."""
     # Not torch's threads, which a choice changes.
     threads = os.environ.get("OMP_NUM_THREADS", "all")
-    about = [torch.__version__, platform.machine(), _processor(), f"{threads} of {processors.count()}"]
+    about = ["quiet", torch.__version__, platform.machine(), _processor(), f"{threads} of {processors.count()}"]
     if device.type == "cuda":
         about.append(torch.cuda.get_device_name(device))
     return " | ".join([str(device), *about])
@@ -113,13 +127,38 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def _measured(device: torch.device) -> Choice:
-    """The fastest number type, then tile, then threads, each against the default, and int8 against the type."""
-    choice, until = default(device), time.perf_counter() + SECONDS
+def _measured(device: torch.device) -> Choice | None:
+    """What is fastest; None where other programs were at work, too."""
+    usual = default(device)
+    if _busy(usual):
+        return None
+    choice = _best(usual, device)
+    return None if _busy(usual) else choice
+
+
+def _busy(choice: Choice) -> bool:
+    """Whether torch's threads have to share their processors."""
+    run = _work(choice)
+    before = torch.get_num_threads()
+    torch.set_num_threads(choice.threads)
+    try:
+        run()  # the first run prepares things
+        started, own = time.perf_counter(), time.process_time()
+        while (passed := time.perf_counter() - started) < LOOK_SECONDS:
+            run()
+        # Threads that wait for others to end a layer spin: they count as much as those that work.
+        return (time.process_time() - own) / (passed * choice.threads) < QUIET
+    finally:
+        torch.set_num_threads(before)
+
+
+def _best(choice: Choice, device: torch.device) -> Choice:
+    """The fastest number type, then tile, then threads, each against `choice`, and int8 against the type."""
+    until = time.perf_counter() + SECONDS
     for field, candidates in (
         ("precision", [name for name in precisions(device) if name not in ("fp16", "int8")]),
         ("tile", TILES),
-        ("threads", _threads()),
+        ("threads", _threads(choice.threads)),
     ):
         options = [choice] + [replace(choice, **{field: value}) for value in candidates]
         # A fourth of what is left for the first of four rounds, a third for the second, and so on.
@@ -132,9 +171,9 @@ def _measured(device: torch.device) -> Choice:
     return _fastest(options, BETTER["int8"], until, _banded_work)
 
 
-def _threads() -> list[int]:
-    """Half as many as torch takes by itself: processors that share a core can be slower together."""
-    return [max(1, torch.get_num_threads() // 2)]
+def _threads(usual: int) -> list[int]:
+    """Half as many as usual: processors that share a core can be slower together."""
+    return [max(1, usual // 2)]
 
 
 Work = Callable[[Choice], Callable[[], object]]
