@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks import chart, journey, machine, quality, video
@@ -51,9 +51,9 @@ def _quietly(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def measure(part: str, runs: int, shared: Path | None) -> dict[str, dict[str, float]]:
-    """The figures of one part by what they are of."""
-    work: dict[str, Callable[[], dict]] = {
+def measure(part: str, runs: int, shared: Path | None) -> Iterator[tuple[str, dict[str, float]]]:
+    """What the figures of one part are of, and they, as soon as they are there."""
+    work: dict[str, Callable[[], dict | Iterator]] = {
         "machine": lambda: {"this machine": machine.ceilings()},
         "networks": lambda: networks(runs),
         "start": lambda: {
@@ -72,7 +72,8 @@ def measure(part: str, runs: int, shared: Path | None) -> dict[str, dict[str, fl
         "memory": lambda: {"`image` on 4000×4000": memory()},
         "quality": lambda: quality.quality(shared) if shared else {},
     }
-    return work[part]()
+    made = work[part]()
+    yield from made.items() if isinstance(made, dict) else made
 
 
 def table(part: str, figures: dict[str, dict[str, float]]) -> str:
@@ -117,10 +118,14 @@ def main() -> None:
         parser.error(f"unknown part {', '.join(sorted(unknown))}; known are {', '.join(PARTS)}")
     kept = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
     for part in arguments.parts or PARTS:
-        kept[part] = measure(part, arguments.runs, arguments.shared)
+        kept[part] = {}
+        for name, figures in measure(part, arguments.runs, arguments.shared):
+            # A run of half an hour that is cut off leaves what it has.
+            kept[part][name] = figures
+            print(f"{part}: {name}", file=sys.stderr, flush=True)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         print(f"### {part}\n\n{table(part, kept[part])}\n", flush=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if arguments.chart:
         bars = {name: (1 / got["ratio"], got["of ceiling"]) for name, got in kept["networks"].items()}
         chart.draw(bars, arguments.chart)

@@ -130,11 +130,11 @@ def _input(model: nn.Module, picture: np.ndarray) -> torch.Tensor:
     return torch.stack([x] * model.window, dim=1) if model.window > 1 else x
 
 
-def networks(runs: int) -> dict[str, dict[str, float]]:
+def networks(runs: int) -> Iterator[tuple[str, dict[str, float]]]:
     """`measure` for every case in the precision this processor is fast at, in float32, and in int8 where it can be."""
-    return {
-        f"{case.name}, {precision}": measure(case, precision, runs) for case in CASES for precision in _precisions(case)
-    }
+    for case in CASES:
+        for precision in _precisions(case):
+            yield f"{case.name}, {precision}", measure(case, precision, runs)
 
 
 def _precisions(case: Case) -> list[str]:
