@@ -16,6 +16,13 @@ def count() -> int:
     return math.ceil(min(seen, share_of_group()))
 
 
+def threads() -> int:
+    """How many torch is to work with: as it is set, which is too many where a container limits their time."""
+    import torch  # here, so that the package can be looked at without it
+
+    return min(torch.get_num_threads(), count())
+
+
 def share_of_group(group: Path = Path("/sys/fs/cgroup")) -> float:
     """How many processors' time a container's limit gives (`docker run --cpus`), which affinities do not know of."""
     try:

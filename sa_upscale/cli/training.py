@@ -91,9 +91,12 @@ def finetune(
 
 def _fit(recipe, run: Path, resume: bool, device: str | None, say: Voice):
     """Run `train.fit` and show how it stands."""
-    from sa_upscale import memory, train
+    import torch
+
+    from sa_upscale import memory, processors, train
 
     memory.keep()
+    torch.set_num_threads(processors.threads())
     with say.progress() as progress:
         try:
             return train.fit(

@@ -53,9 +53,7 @@ def default(device: torch.device) -> Choice:
     able = precisions(device)
     # A matrix unit takes bf16 so fast that rounding the maps to bytes first may cost more than it brings.
     matrices = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
-    # torch counts the processors it sees, not those that a container's share amounts to.
-    threads = min(torch.get_num_threads(), processors.count())
-    return Choice(able[0], DEFAULT_TILE[device.type], threads, "int8" in able and not matrices)
+    return Choice(able[0], DEFAULT_TILE[device.type], processors.threads(), "int8" in able and not matrices)
 
 
 def known(device: torch.device) -> Choice | None:
