@@ -20,7 +20,7 @@ def threads() -> int:
     """How many torch is to work with: as it is set, which is too many where a container limits their time."""
     import torch  # here, so that the package can be looked at without it
 
-    return min(torch.get_num_threads(), count())
+    return math.ceil(min(torch.get_num_threads(), share_of_group()))
 
 
 def share_of_group(group: Path = Path("/sys/fs/cgroup")) -> float:

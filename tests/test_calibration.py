@@ -138,10 +138,10 @@ def test_what_a_busy_machine_gives_is_not_remembered(monkeypatch, busy):
 
 def test_no_more_threads_than_a_containers_share(monkeypatch):
     torch.set_num_threads(4)
-    monkeypatch.setattr(calibration.processors, "count", lambda: 3)
+    monkeypatch.setattr(calibration.processors, "share_of_group", lambda: 2.5)
     Engine(Compact(features=4, convs=1), device="cpu")
     assert torch.get_num_threads() == 3
-    monkeypatch.setattr(calibration.processors, "count", lambda: 8)
+    monkeypatch.setattr(calibration.processors, "share_of_group", lambda: 8.0)
     assert calibration.default(CPU).threads == 3  # as the user or a lane has it
 
 

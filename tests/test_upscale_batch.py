@@ -1,6 +1,7 @@
 """Many pictures: what overlaps, what a report tells, what a retry does, what an interruption leaves."""
 
 import json
+import math
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sa_upscale import images
+from sa_upscale import images, processors
 from sa_upscale.engine import Engine
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models.compact import Compact
@@ -190,7 +191,8 @@ def test_interrupted_side_by_side_whole_files_are_left_and_no_thread(folder):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lane")]
 
 
-def test_side_by_side_a_network_gives_what_it_gives_in_turn(folder):
+def test_side_by_side_a_network_gives_what_it_gives_in_turn(folder, monkeypatch):
+    monkeypatch.setattr(processors, "share_of_group", lambda: math.inf)
     torch.manual_seed(0)
     model, before, made = Compact(scale=4, features=8, convs=2), torch.get_num_threads(), []
 
