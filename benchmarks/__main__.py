@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks import chart, journey, machine, quality, video
@@ -51,29 +51,28 @@ def _quietly(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def measure(part: str, runs: int, shared: Path | None) -> Iterator[tuple[str, dict[str, float]]]:
+def measure(part: str, runs: int, shared: Path | None) -> Iterable[tuple[str, dict[str, float]]]:
     """What the figures of one part are of, and they, as soon as they are there."""
-    work: dict[str, Callable[[], dict | Iterator]] = {
-        "machine": lambda: {"this machine": machine.ceilings()},
+    work: dict[str, Callable[[], Iterable[tuple[str, dict[str, float]]]]] = {
+        "machine": lambda: [("this machine", machine.ceilings())],
         "networks": lambda: networks(runs),
-        "start": lambda: {
-            "`--help` against importing typer and rich": help_text(runs),
-            "`image` on 16×16, whole command, against importing torch": journey.first_tile(runs),
-        },
-        "image": lambda: {
-            "`image` on 1024×1024, start-up taken off, against its network": journey.whole_command(min(runs, 5)),
-            "200 small JPEGs from file to file against the network alone": batch(min(runs, 5)),
-        },
-        "stages": lambda: {"`image` on 1024×1024": journey.stages()},
-        "video": lambda: {
-            f"{model} on a clip against its frames in memory": video.overlap(model, min(runs, 5))
+        "start": lambda: [
+            ("`--help` against importing typer and rich", help_text(runs)),
+            ("`image` on 16×16, whole command, against importing torch", journey.first_tile(runs)),
+        ],
+        "image": lambda: [
+            ("`image` on 1024×1024, start-up taken off, against its network", journey.whole_command(min(runs, 5))),
+            ("200 small JPEGs from file to file against the network alone", batch(min(runs, 5))),
+        ],
+        "stages": lambda: [("`image` on 1024×1024", journey.stages())],
+        "video": lambda: (
+            (f"{model} on a clip against its frames in memory", video.overlap(model, min(runs, 5)))
             for model in ("compact", "vsrresnet")
-        },
-        "memory": lambda: {"`image` on 4000×4000": memory()},
-        "quality": lambda: quality.quality(shared) if shared else {},
+        ),
+        "memory": lambda: [("`image` on 4000×4000", memory())],
+        "quality": lambda: quality.quality(shared) if shared else [],
     }
-    made = work[part]()
-    yield from made.items() if isinstance(made, dict) else made
+    return work[part]()
 
 
 def table(part: str, figures: dict[str, dict[str, float]]) -> str:

@@ -1,6 +1,6 @@
 """What fast number types cost: Set5 in the one this processor is fast at, and in int8, against float32."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +12,20 @@ from sa_upscale.engine import Engine, precisions
 from sa_upscale.metrics.psnr import psnr_y
 
 
-def quality(shared: Path) -> dict[str, dict[str, float]]:
-    """For each checkpoint at hand PSNR-Y in both types, the difference and the worst pixel's.
+def quality(shared: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """For each checkpoint at hand and fast type PSNR-Y in it and in float32, the difference and the worst pixel's.
 
     The aims are 0.02 dB at most for the first type and 0.1 dB for int8, which the engine chooses by itself only for
     checkpoints whose metadata say that it costs them 0.02 dB at most.
     """
-    able = precisions(torch.device("cpu"))
-    figures, set5 = {}, shared / "data" / "bench" / "Set5"
+    able, set5 = precisions(torch.device("cpu")), shared / "data" / "bench" / "Set5"
     for row in checkpoints.listing():
         if row.where not in checkpoints.HERE or not (set5 / f"LRx{row.entry.scale}").is_dir():
             continue
         model = checkpoints.load(row.entry.name).model
         types = [able[0], *(["int8"] if "int8" in able and getattr(model, "banded", False) else [])]
         for fast in dict.fromkeys(types):
-            figures[f"{row.entry.name}, {fast}"] = _compared(model, row.entry.scale, fast, set5)
-    return figures
+            yield f"{row.entry.name}, {fast}", _compared(model, row.entry.scale, fast, set5)
 
 
 def _compared(model: nn.Module, scale: int, fast: str, folder: Path) -> dict[str, float]:

@@ -19,7 +19,7 @@ from sa_upscale.engine.devices import DEFAULT_TILE, DTYPES, find_device, precisi
 from sa_upscale.models import int8
 from sa_upscale.models.vsrresnet import VSRResNet
 
-SECONDS = 3.0
+SECONDS = 2.6
 FEATURES, LAYERS = 64, 3  # the layer most of our networks are made of
 TILES = (192, 256, 384)
 CONTEXT = 18  # LR pixels a side that a tile sees beyond what it adds, as of the compact network
@@ -30,8 +30,6 @@ QUIET, LOOK_SECONDS = 0.85, 0.5
 # How much faster something else than the default has to be: less is noise.
 BETTER = {"precision": 1.15, "tile": 1.25, "threads": 1.3, "int8": 1.2}
 BLOCKS, SIDE = 2, 384  # of the network that int8 is measured on, and of its picture
-
-
 BUSY = "other programs keep the processors busy"
 
 
@@ -67,7 +65,7 @@ def known(device: torch.device) -> Choice | None:
 
 
 def calibrate(device: torch.device) -> Choice | None:
-    """Measure, remember and return the choice.  Takes about `SECONDS`; only a CPU has something to choose.
+    """Measure, remember and return the choice.  Only a CPU has something to choose; that takes under five seconds.
 
     None, and nothing is remembered, where other programs keep the processors busy.
     """

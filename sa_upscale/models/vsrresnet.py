@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from sa_upscale.functional.resize import resize
+from sa_upscale.models.active import ActiveConv
 from sa_upscale.models.bands import Conv, Layer, Residual, joined, plan, streamed
 
 
@@ -57,7 +57,7 @@ class VSRResNet(nn.Module):
         self.fuse = _conv(self.window * features, features)
         self.body = nn.Sequential(*(ResidualBlock(features) for _ in range(blocks)))
         self.conv_hr = _conv(features, features)
-        self.conv_last = _conv(features, channels)
+        self.conv_last = _drawn(nn.Conv2d(features, channels, 3, padding=1))
         if global_skip:
             # The first pictures are then the bicubic ones, not noise over them.
             with torch.no_grad():
@@ -88,11 +88,11 @@ class VSRResNet(nn.Module):
             layers, rows = planned
             return streamed(layers, frames.flatten(1, 2), rows, functools.partial(self._picture, frames))
         dtype = self.frame.weight.dtype
-        features = [_activate(self.frame(_dense(frame).to(dtype))) for frame in frames.unbind(1)]
-        x = _activate(self.fuse(torch.cat(features, dim=1)))
+        features = [self.frame(_dense(frame).to(dtype)) for frame in frames.unbind(1)]
+        x = self.fuse(torch.cat(features, dim=1))
         del features  # at HR size these five are the largest tensors of all
         x = self.body(x)
-        return [self._picture(frames, self.conv_last(_activate(self.conv_hr(x))))]
+        return [self._picture(frames, self.conv_last(self.conv_hr(x)))]
 
     def stacked(self, lr: torch.Tensor) -> torch.Tensor:
         """What the first of `layers` takes of the input of the network: prepared frames side by side."""
@@ -101,15 +101,15 @@ class VSRResNet(nn.Module):
     def layers(self) -> list[Layer]:
         """The network for bands of rows of its frames side by side, `(N, 5 * channels, H, W)`."""
 
-        def conv(module: nn.Conv2d) -> Conv:
-            return Conv(module.weight, module.bias, slope=0)
+        def conv(module: ActiveConv) -> Conv:
+            return Conv(module.weight, module.bias, module.slope)
 
         return [
             # One convolution of five groups leaves the features side by side, as the next one takes them.
             Conv(
                 self.frame.weight.repeat(self.window, 1, 1, 1),
                 self.frame.bias.repeat(self.window),
-                slope=0,
+                self.frame.slope,
                 groups=self.window,
             ),
             conv(self.fuse),
@@ -140,18 +140,17 @@ class ResidualBlock(nn.Module):
             self.conv2.weight *= 0.1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + _activate(self.conv2(_activate(self.conv1(x))))
+        return x + self.conv2(self.conv1(x))
 
 
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+def _conv(inputs: int, outputs: int) -> ActiveConv:
+    return _drawn(ActiveConv(inputs, outputs, slope=0))
+
+
+def _drawn(conv: nn.Conv2d) -> nn.Conv2d:
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     nn.init.zeros_(conv.bias)
     return conv
-
-
-def _activate(x: torch.Tensor) -> torch.Tensor:
-    return F.relu(x, inplace=True)
 
 
 def _dense(frame: torch.Tensor) -> torch.Tensor:
