@@ -1,14 +1,14 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sa_upscale import data
-from sa_upscale.data import loading
+from sa_upscale.data import loading, noise
 from sa_upscale.data.photos import Photos, _with_margin
 from sa_upscale.data.shelf import Shelf, default_room, fair_share
 from sa_upscale.degrade import PUBLISHED, SecondOrder, bicubic
@@ -27,6 +27,7 @@ class Options:
     motion: bool = False
     shrink: float = 1.0
     noise: float = 0.0
+    traces: float = 0.0
 
 
 def save_noise(file, height, width, seed=0):
@@ -372,6 +373,8 @@ def test_validation_files_that_are_of_no_use_are_reported(photos, tmp_path):
         ({"lr_folders": ("a", "b")}, 1, "1 folders of HR and 2 of LR do not make pairs"),
         ({"lr_folders": ("a",), "degradation": "second-order"}, 1, 'leave data.degradation = "second-order" out'),
         ({"noise": 4, "degradation": "second-order"}, 1, "has noise of its own; leave data.noise out"),
+        ({"traces": 0.5, "degradation": "second-order"}, 1, "data.traces is for .* has damage of its own, so leave it"),
+        ({"traces": 0.5, "motion": True}, 5, "data.traces is for networks that take single pictures.*takes frames"),
         ({"motion": True}, 1, "data.motion makes windows of frames, and this network takes single pictures"),
         ({"degradation": "second-order"}, 5, "for networks that take single pictures, and this one takes 5 frames"),
         (
@@ -405,6 +408,59 @@ def test_every_other_lr_gets_noise_another_in_each_frame(tmp_path):
     assert np.abs(np.corrcoef(frames) - np.eye(5)).max() < 0.1
     again, _ = noisy.sample(np.random.default_rng(7))
     np.testing.assert_array_equal(again, drawn[7][0])
+
+
+def photo_like(file, side):
+    """A picture with edges and smooth parts, for a codec to leave traces in."""
+    y, x = np.mgrid[:side, :side]
+    disc = np.where(np.hypot(y - side / 2, x - side / 2) < side / 3, 200, 60)
+    Image.fromarray(np.stack([disc, 40 + x * 150 // side, 255 - disc], axis=-1).astype(np.uint8)).save(file)
+
+
+def test_a_share_of_pictures_has_traces_of_an_earlier_file(tmp_path):
+    photo_like(tmp_path / "photo.png", 160)
+    options = Options((str(tmp_path),), patch=128, validation=str(tmp_path))
+    clean, clean_pairs = data.open_source(options, scale=4, window=1)
+    traced, pairs = data.open_source(replace(options, traces=0.3), scale=4, window=1)
+    np.testing.assert_array_equal(pairs[0][0], clean_pairs[0][0])
+    differences = []
+    for (lr, hr), (untouched, same_hr) in zip(samples(traced, 80), samples(clean, 80), strict=True):
+        assert lr.dtype == np.uint8
+        assert lr.shape == untouched.shape
+        np.testing.assert_array_equal(hr, same_hr)
+        differences.append(lr.astype(float) - untouched)
+    touched = [difference for difference in differences if difference.any()]
+    assert 14 <= len(touched) <= 34
+    assert all(0.1 < difference.std() < 16 and abs(difference.mean()) < 2 for difference in touched)
+    again, _ = traced.sample(np.random.default_rng(7))
+    np.testing.assert_array_equal(again, samples(traced, 8)[7][0])
+
+
+def test_traces_are_softer_the_smaller_the_earlier_file_and_leave_the_pictures_sharpness(monkeypatch):
+    hr = np.full((256, 256, 3), 120, np.uint8)
+    hr[:, 128:] = 160
+
+    class Step:
+        def sample(self, rng):
+            return np.ascontiguousarray(hr[::4, ::4]), hr
+
+    def likeness(factor):
+        """How far the traces of pixels side by side are alike."""
+        monkeypatch.setattr(noise, "TRACE_SCALES", (factor, factor))
+        found = []
+        for seed in range(30):
+            lr, _ = noise.Traced(Step(), 1).sample(np.random.default_rng(seed))
+            assert 25 < lr[:, 32].mean() - lr[:, 31].mean() < 50  # 40 but for what the damage changes
+            left = (lr.astype(float) - hr[::4, ::4])[:, :28, 1]  # off the edge
+            if left.std() > 1:
+                found.append(np.corrcoef(left[:, 1:].ravel(), left[:, :-1].ravel())[0, 1])
+        assert len(found) > 8
+        return np.mean(found)
+
+    small, same, large = likeness(0.6), likeness(1.0), likeness(2.0)
+    assert small > 0.45
+    assert abs(same) < 0.2
+    assert small > large + 0.25
 
 
 # --- batches -------------------------------------------------------------------------------------------------------

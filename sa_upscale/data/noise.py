@@ -1,9 +1,18 @@
-"""Noise in the LR, as cameras leave it."""
+"""Noise in the LR, as cameras leave it, and what is left of noise and JPEG blocks where a picture was resized since."""
+
+import io
 
 import numpy as np
+from PIL import Image
 
 from sa_upscale.data.crops import Pair
 from sa_upscale.data.loading import Source
+
+TRACE_SCALES = (0.6, 2.0)
+TRACE_NOISE = 8.0
+TRACE_QUALITIES = (60, 96)
+FULL_COLOUR, HALVED_COLOUR = 0, 2  # as Pillow numbers them
+JPEG_BLOCK = 8
 
 
 class Noisy:
@@ -22,3 +31,57 @@ class Noisy:
             return lr, hr
         noisy = lr + rng.uniform(0, self.most) * rng.standard_normal(lr.shape, np.float32)
         return np.rint(noisy).clip(0, 255).astype(np.uint8), hr
+
+
+class Traced:
+    """Another source's samples of pictures, `share` of them with traces of an earlier file in their LR.
+
+    The earlier file has between 0.6 and twice the LR's size, drawn anew for each sample as all else is.  It gets
+    normal noise (a σ of up to 8 of 255, at the brightness alone or in each channel), JPEG compression of a quality of
+    60 to 96 with its blocks lying anywhere (with halved chroma in half of those no smaller than the LR), or both.
+    What that changed in it is resized and added to the LR, which keeps its own sharpness.  Cameras and websites leave
+    such traces: softer than noise, and taken for detail by a network that has never seen them.
+    """
+
+    def __init__(self, source: Source, share: float):
+        self.source, self.share = source, share
+
+    def sample(self, rng: np.random.Generator) -> Pair:
+        """A sample of the source, the traces added to its LR."""
+        lr, hr = self.source.sample(rng)
+        if rng.random() >= self.share:
+            return lr, hr
+        smallest, largest = np.log2(TRACE_SCALES)
+        factor = 2 ** rng.uniform(smallest, largest)
+        height, width = (max(1, round(side * factor)) for side in lr.shape[:2])
+        earlier = Image.fromarray(hr).resize((width, height), Image.Resampling.BICUBIC)
+        before = np.asarray(earlier, np.float32)
+        traces = _resized(_damaged(before, rng, halving=factor >= 1) - before, lr.shape[1], lr.shape[0])
+        return np.rint(lr + traces).clip(0, 255).astype(np.uint8), hr
+
+
+def _damaged(picture: np.ndarray, rng: np.random.Generator, *, halving: bool) -> np.ndarray:
+    """A float32 picture `(H, W, 3)` in [0, 255] with noise, compressed, or both; half of the JPEGs with `halving`."""
+    kind = rng.integers(3)
+    if kind != 1:
+        channels = 3 if rng.random() < 0.5 else 1
+        noise = rng.standard_normal((*picture.shape[:2], channels), np.float32)
+        picture = picture + rng.uniform(0, TRACE_NOISE) * noise
+    if kind == 0:
+        return picture
+    above, left = rng.integers(JPEG_BLOCK, size=2)
+    shifted = np.pad(picture, ((above, JPEG_BLOCK), (left, JPEG_BLOCK), (0, 0)), "symmetric")
+    quality = int(rng.integers(TRACE_QUALITIES[0], TRACE_QUALITIES[1] + 1))
+    chroma = HALVED_COLOUR if halving and rng.random() < 0.5 else FULL_COLOUR
+    file = io.BytesIO()
+    Image.fromarray(np.rint(shifted).clip(0, 255).astype(np.uint8)).save(
+        file, "JPEG", quality=quality, subsampling=chroma
+    )
+    compressed = np.asarray(Image.open(file), np.float32)
+    return compressed[above : above + picture.shape[0], left : left + picture.shape[1]]
+
+
+def _resized(x: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`x`, float32 `(H, W, 3)` of any sign, by bicubic interpolation, wide enough where it gets smaller."""
+    planes = [Image.fromarray(np.ascontiguousarray(x[..., i])) for i in range(x.shape[2])]
+    return np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC)) for plane in planes], axis=-1)
