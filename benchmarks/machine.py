@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.pairs import fastest
-from sa_upscale.engine import DTYPES
+from sa_upscale.engine import DTYPES, precisions
 from sa_upscale.models import int8
+from sa_upscale.models.rrdbnet import RRDBNet
 
 SIDE = 2048  # of the matrices
 COPY = 1 << 28  # bytes
@@ -35,6 +36,9 @@ class Convolutions:
     """The convolutions of one run of a network: their work, and the time they take alone."""
 
     def __init__(self, model: nn.Module, run: Callable[[nn.Module], object]):
+        # In int8 those of RRDBNet after its trunk are in the type that the processor is fast at, the last in float32.
+        self._tail = {model.conv_up1, model.conv_up2, model.conv_hr} if isinstance(model, RRDBNet) else set()
+        self._last = model.conv_last if isinstance(model, RRDBNet) else None
         self.calls: list[tuple[tuple[int, ...], nn.Conv2d]] = []
         hooks = [
             module.register_forward_hook(lambda conv, inputs, _: self.calls.append((tuple(inputs[0].shape), conv)))
@@ -62,6 +66,10 @@ class Convolutions:
 
     @torch.inference_mode()
     def _time(self, shape: tuple[int, ...], conv: nn.Conv2d, precision: str, device: str) -> float:
+        if precision == "int8" and conv in self._tail:
+            precision = precisions(torch.device(device))[0]
+        elif precision == "int8" and conv is self._last:
+            precision = "fp32"
         dtype, layout = DTYPES[precision], torch.channels_last
         x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
         if precision == "int8" and shape[1] >= int8.LEAST_CHANNELS:

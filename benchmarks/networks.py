@@ -18,7 +18,7 @@ from benchmarks.machine import Convolutions
 from benchmarks.pairs import pairwise
 from sa_upscale import models
 from sa_upscale.engine import Engine, precisions
-from sa_upscale.models import active, bands
+from sa_upscale.models import active, bands, int8
 
 
 @dataclass(frozen=True)
@@ -139,5 +139,5 @@ def networks(runs: int) -> Iterator[tuple[str, dict[str, float]]]:
 
 def _precisions(case: Case) -> list[str]:
     able = precisions(torch.device("cpu"))
-    banded = getattr(case.build(), "banded", False)
-    return list(dict.fromkeys((able[0], "fp32", *(["int8"] if banded and "int8" in able else []))))
+    integers = ["int8"] if "int8" in able and int8.suits(case.build()) else []
+    return list(dict.fromkeys((able[0], "fp32", *integers)))

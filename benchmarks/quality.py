@@ -10,20 +10,21 @@ from torch import nn
 from sa_upscale import checkpoints, images
 from sa_upscale.engine import Engine, precisions
 from sa_upscale.metrics.psnr import psnr_y
+from sa_upscale.models import int8
 
 
 def quality(shared: Path) -> Iterator[tuple[str, dict[str, float]]]:
     """For each checkpoint at hand and fast type PSNR-Y in it and in float32, the difference and the worst pixel's.
 
     The aims are 0.02 dB at most for the first type and 0.1 dB for int8, which the engine chooses by itself only for
-    checkpoints whose metadata say that it costs them 0.02 dB at most.
+    checkpoints whose metadata, or entry in `weights.toml`, say that it costs them 0.02 dB at most.
     """
     able, set5 = precisions(torch.device("cpu")), shared / "data" / "bench" / "Set5"
     for row in checkpoints.listing():
         if row.where not in checkpoints.HERE or not (set5 / f"LRx{row.entry.scale}").is_dir():
             continue
         model = checkpoints.load(row.entry.name).model
-        types = [able[0], *(["int8"] if "int8" in able and getattr(model, "banded", False) else [])]
+        types = [able[0], *(["int8"] if "int8" in able and int8.suits(model) else [])]
         for fast in dict.fromkeys(types):
             yield f"{row.entry.name}, {fast}", _compared(model, row.entry.scale, fast, set5)
 

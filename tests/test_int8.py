@@ -13,6 +13,7 @@ from sa_upscale.engine import Engine, calibration, precisions
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models import bands, build, int8
 from sa_upscale.models.compact import Compact
+from sa_upscale.models.rrdbnet import DenseBlock
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "dragonfly.jpg"
 
@@ -83,7 +84,7 @@ def test_equalised_channels_are_the_same_function(name, monkeypatch):
         convolve = exact
 
     monkeypatch.setattr(int8, "Kernel", Exact)
-    monkeypatch.setattr(int8.Codes, "reaching", classmethod(lambda cls, *maps: cls(1.0, 0)))
+    monkeypatch.setattr(int8.Codes, "reaching", classmethod(lambda cls, *maps, positive: cls(1.0, 0)))
     monkeypatch.setattr(int8.Codes, "of", lambda self, values: values)
     x = as_input(photo(40, 24), network.window)
     result = network(x)
@@ -101,6 +102,25 @@ def test_codes_hold_zero_exactly_and_all_else_within_half_a_step(monkeypatch):
     assert (codes.of(values).int() - kept.int()).abs().max() <= 1  # 1: a different rounding of a tie
 
 
+@pytest.mark.parametrize(("name", "known"), [("vsrresnet", 1.0), ("compact", 0.0)])
+@torch.inference_mode()
+def test_numbers_below_0_are_not_looked_for_where_there_are_none(name, known, monkeypatch):
+    torch.manual_seed(0)
+    network = int8.converted(build(name).eval())
+    asked = []
+
+    def watched(values, positive=False):
+        asked.append(positive)
+        assert not positive or values.min() >= 0
+        return reach(values, positive)
+
+    reach = int8.reach
+    monkeypatch.setattr(int8, "reach", watched)
+    monkeypatch.setattr(bands, "BYTES", 1)
+    network(as_input(photo(48, 24), network.window))
+    assert np.mean(asked) == known
+
+
 @torch.inference_mode()
 def test_a_convolution_is_that_of_the_rounded_numbers():
     torch.manual_seed(0)
@@ -111,6 +131,99 @@ def test_a_convolution_is_that_of_the_rounded_numbers():
     exact = F.leaky_relu(F.conv2d(rows, weight, bias, padding=1), 0.1)
     assert made.shape == exact.shape
     assert (made - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def dense_block(seed: int = 0) -> DenseBlock:
+    torch.manual_seed(seed)
+    block = DenseBlock(24, 16).eval().requires_grad_(False)
+    for conv in block.children():
+        conv.weight.mul_(6)
+        conv.bias.uniform_(-0.1, 0.1)
+    return block
+
+
+def features(reach: float = 1.0) -> torch.Tensor:
+    x = torch.randn(2, 24, 11, 13, generator=torch.Generator().manual_seed(1)) * reach
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("reach", [3.0, 0.05])
+@torch.inference_mode()
+def test_a_dense_block_is_near_that_of_float32(reach):
+    """Also where its own maps reach further than the features it is fed, and have to be rounded anew."""
+    block, x = dense_block(), features(reach)
+    added, exact = int8.Int8Dense(block)(x) - x, block(x) - x
+    assert added.is_contiguous(memory_format=torch.channels_last)
+    assert (added - exact).std() < 0.03 * exact.std()
+    edge = torch.ones(1, 1, 11, 13, dtype=torch.bool)
+    edge[..., 1:-1, 1:-1] = False  # where zeros are seen beyond the picture
+    assert ((added - exact) * edge).std() < 0.03 * exact.std()
+
+
+@torch.inference_mode()
+def test_maps_of_a_dense_block_share_codes_that_hold_all_of_them(monkeypatch):
+    seen = []
+
+    def watched(kernel, codes, of, bias, **form):
+        seen.append((codes.shape[1], of, codes.float().sub(of.zero).mul(of.scale)))
+        return convolve(kernel, codes, of, bias, **form)
+
+    convolve = int8.Kernel.convolve
+    monkeypatch.setattr(int8.Kernel, "convolve", watched)
+    block, x = dense_block(), features(0.05)
+    int8.Int8Dense(block)(x)
+    assert [channels for channels, _, _ in seen] == [24, 40, 56, 72, 88]
+    assert seen[0][1].scale < seen[-1][1].scale
+    maps, dense = x, []
+    for conv in (block.conv1, block.conv2, block.conv3, block.conv4):
+        maps = torch.cat((maps, conv(maps)), dim=1)
+        dense.append(maps)
+    for (_, codes, read), exact in zip(seen[1:], dense, strict=True):
+        assert (read - exact).abs().max() < 3 * codes.scale
+
+
+@torch.inference_mode()
+def test_a_dense_block_says_what_is_no_number():
+    x = features()
+    x[0, 3, 4, 5] = torch.nan
+    assert int8.Int8Dense(dense_block())(x).isnan().any()
+    x[0, 3, 4, 5] = torch.inf
+    assert int8.Int8Dense(dense_block())(x).isnan().any()
+
+
+@pytest.mark.parametrize("tail", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_rrdbnet_is_near_that_of_float32(tail):
+    torch.manual_seed(0)
+    network = build("rrdbnet", blocks=2).eval()
+    network.conv_last.bias.fill_(0.5)
+    made = int8.converted(network, tail)
+    assert {made.conv_up1.weight.dtype, made.conv_hr.weight.dtype} == {tail}
+    assert made.conv_last.weight.dtype == torch.float32
+    assert not any(isinstance(module, DenseBlock) for module in made.modules())
+    assert any(isinstance(module, DenseBlock) for module in network.modules())
+    for picture in (photo(40, 48), drawn()):
+        x = as_input(picture, 1)
+        assert made(x).dtype == torch.float32
+        assert psnr(made(x), network(x)) > 40
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_registry_may_say_what_it_costs(monkeypatch, tmp_path, faster):
+    network = build("rrdbnet", blocks=1)
+    file = tmp_path / "small.safetensors"
+    checkpoints.save(
+        file, network.state_dict(), architecture="rrdbnet", parameters=network.parameters_dict, metadata={}
+    )
+    entry = checkpoints.Entry("small", "small", "rrdbnet", 4, 1, "", "CC0-1.0", file=file.name, int8_loss=0.001)
+    monkeypatch.setattr(checkpoints.loading, "locate", lambda *_given, **_named: (entry, file))
+    measured = calibration.Choice("fp32", 256, torch.get_num_threads(), faster)
+    monkeypatch.setattr(calibration, "known", lambda device: measured)
+    known = checkpoints.load("small").model
+    assert known.int8_loss == 0.001
+    assert Engine(known, device="cpu").precision == ("int8" if faster else "fp32")
+    monkeypatch.setattr(checkpoints.loading, "locate", lambda *_given, **_named: (None, file))
+    assert checkpoints.load("small").model.int8_loss == math.inf
 
 
 @pytest.mark.parametrize("faster", [True, False])
@@ -143,7 +256,7 @@ def test_the_engine_runs_it_only_when_asked_and_only_where_it_can():
     ours, exact = (Engine(network, device="cpu", precision=name).run(photo(60, 70)) for name in ("int8", "fp32"))
     assert 0 < np.abs(ours.astype(int) - exact).mean() < 1.5
     with pytest.raises(UpscaleError, match="cannot run in int8"):
-        Engine(build("rrdbnet", blocks=1), device="cpu", precision="int8")
+        Engine(build("srresnet"), device="cpu", precision="int8")
 
 
 def test_numbers_that_are_none_are_reported():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,8 @@ def load(
     """The network of a checkpoint, ready to run.  Arguments as for `path`.
 
     Our own files carry all it takes in their metadata; for others the network is recognised by its weights.  The
-    model's `int8_loss` is the PSNR-Y, in dB, that int8 was measured to cost it on Set5, infinite where it was not.
+    model's `int8_loss` is the PSNR-Y, in dB, that int8 was measured to cost it on Set5, as its metadata or else the
+    registry have it, and infinite where it was not.
     Raises `UpscaleError` for a file that is no network known here, or one of the wrong `kind`.
     """
     from sa_upscale import models
@@ -68,7 +70,8 @@ def load(
         else:
             architecture, parameters, state = canonical(state)
         plan = planned(architecture, parameters)
-        int8_loss = float(metadata.get("int8_loss", "inf"))
+        registered = math.inf if entry is None or entry.int8_loss is None else entry.int8_loss
+        int8_loss = float(metadata.get("int8_loss", registered))
     except (UpscaleError, ValueError, TypeError, RuntimeError) as error:
         raise UpscaleError(f"{file} cannot be used: {first_line(error)}") from None
     if misfit := difference(plan, state):

@@ -31,6 +31,7 @@ class Entry:
     bundled: str | None = None
     fidelity: str | None = None
     denoise: str | None = None
+    int8_loss: float | None = None
     published: bool = True
 
     @property

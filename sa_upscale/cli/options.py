@@ -38,8 +38,8 @@ DeviceOption = Annotated[
 PrecisionOption = Annotated[
     Precision | None,
     typer.Option(
-        help="The type to compute in; the fastest that is safe by default.  int8, for the compact networks and "
-        "vsrresnet on a CPU, is faster still, and for the compact ones a little less exact."
+        help="The type to compute in; the fastest that is safe by default.  int8, on a CPU and not for "
+        "swinir and srresnet, is faster still, and for the compact networks a little less exact."
     ),
 ]
 TileOption = Annotated[

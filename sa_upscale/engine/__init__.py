@@ -91,10 +91,10 @@ class Engine:
     """Runs `model` on `device` in tiles.
 
     `device`: "cpu", "cuda", "cuda:N" or "mps"; None takes the first there is of cuda, mps, cpu.
-    `precision`: "fp32", "bf16", "fp16" or, for networks that a CPU works through in bands of rows, "int8"; None takes
-    what the device is fast at (`calibration`), int8 only for a network whose `int8_loss`, in dB, is known and cannot be
-    seen.  Pictures deeper than 8 bits avoid bf16, whose eight bits would show as bands, and an int8 that nobody asked
-    for.
+    `precision`: "fp32", "bf16", "fp16" or, on a CPU for RRDBNet and networks that work in bands of rows, "int8"; None
+    takes what the device is fast at (`calibration`), int8 only for a network whose `int8_loss`, in dB, is known and
+    cannot be seen.  Pictures deeper than 8 bits avoid bf16, whose eight bits would show as bands, and an int8 that
+    nobody asked for.
     `tile`: LR pixels a side that each tile adds to the picture; None takes what the device is fast at, as far as its
     free memory goes.
     `tta`: take the mean of the eight ways to turn and mirror what the network is given, at eight times the work.
@@ -127,8 +127,8 @@ class Engine:
         able = precisions(self.device)
         if precision is not None and precision not in able:
             raise UpscaleError(f"{self.device} cannot run in {precision}; it can in {', '.join(able)}")
-        if precision == "int8" and not getattr(model, "banded", False):
-            raise UpscaleError("this network cannot run in int8, which is for the small ones; leave the precision out")
+        if precision == "int8" and not int8.suits(model):
+            raise UpscaleError("this network cannot run in int8; leave the precision out")
         on_cpu = self.device.type == "cpu"
         choice = calibration.known(self.device) or calibration.default(self.device)
         if on_cpu:
@@ -136,7 +136,7 @@ class Engine:
         self._banded = on_cpu and getattr(model, "banded", False)
         if keep_memory and on_cpu:
             memory.keep()
-        as_exact = self._banded and getattr(model, "int8_loss", math.inf) <= UNSEEN
+        as_exact = int8.suits(model) and getattr(model, "int8_loss", math.inf) <= UNSEEN
         self.precision = precision or ("int8" if choice.int8 and as_exact else choice.precision)
         default = BANDED_TILE if self._banded else choice.tile
         self.scale, self.window = model.scale, model.window
@@ -452,8 +452,11 @@ class Engine:
         """The network on the device in one type; made on first use, always from the full-precision original."""
         with self._making:
             if precision not in self._networks:
-                network = int8.converted(self._source) if precision == "int8" else copy.deepcopy(self._source)
-                network = network.to(self.device, DTYPES[precision], memory_format=torch.channels_last)
+                if precision == "int8":
+                    network = int8.converted(self._source, tail=DTYPES[self._able[0]])
+                else:
+                    network = copy.deepcopy(self._source).to(DTYPES[precision])
+                network = network.to(self.device, memory_format=torch.channels_last)
                 self._networks[precision] = compiling.compiled(network) if self._compile else network
             return self._networks[precision]
 

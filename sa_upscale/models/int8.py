@@ -1,13 +1,14 @@
-"""Chains of convolutions in 8-bit integers, for processors that multiply bytes fastest (VNNI).
+"""Convolutions in 8-bit integers, for processors that multiply bytes fastest (VNNI): chains, and dense blocks.
 
-Each convolution's kernel is rounded once, and the rows it is given as far as these reach: nothing has to be known of
-the pictures to come, and a lone glyph does not coarsen the sky below it.  Sums are exact, biases and activations
-float32.
+Each convolution's kernel is rounded once, and the maps it is given as far as these reach, in a chain those of a band of
+rows: nothing has to be known of the pictures to come, and a lone glyph does not coarsen the sky below it.  Sums are
+exact, biases and activations float32, as is what a dense block is added to.
 
 References: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", 2018, section 2; M. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
-2019, section 4.1.  Deviations: maps are rounded as they come, not by a range known before; channels are equalised by
-what they reach on noise, half as far as would make them equal; biases are left alone.  Measured, each gave more.
+2019, section 4.1.  Deviations: maps are rounded as they come, not by a range known before; channels of chains are
+equalised by what they reach on noise, half as far as would make them equal; biases are left alone.  Measured, each gave
+more.
 """
 
 import copy
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 
 from sa_upscale.models.active import activated
 from sa_upscale.models.bands import Conv, Layer, Residual, kept
+from sa_upscale.models.rrdbnet import RESIDUAL_SCALE, SLOPE, DenseBlock, RRDBNet
 
 LEVELS = 255
 LEAST_CHANNELS = 16  # a convolution of fewer is no faster in integers, and takes the picture itself
@@ -38,11 +40,27 @@ def able() -> bool:
     return bool(fast) and all(hasattr(torch.ops.onednn, name) for name in ("qconv2d_pointwise", "qconv_prepack"))
 
 
-def converted(network: nn.Module) -> nn.Module:
-    """A copy of the `network`, one with `layers` on the CPU, whose convolutions of many channels run in integers."""
+def suits(network: nn.Module) -> bool:
+    """Whether a network is one of those that `converted` takes."""
+    return hasattr(network, "layers") or isinstance(network, RRDBNet)
+
+
+def converted(network: nn.Module, tail: torch.dtype = torch.float32) -> nn.Module:
+    """A copy of the `network`, on the CPU, that multiplies integers.
+
+    Of a chain, a network with `layers`, that is what all convolutions of many channels do.  Of RRDBNet it is what those
+    of its dense blocks do.  Those at the size of the result, whose rounding would be seen, are in the type `tail`, and
+    the last, which would shift the brightness of all of the picture, is in float32.
+    """
     network = copy.deepcopy(network).float()
-    with torch.inference_mode():
-        network.in_place_of_layers, _ = _chain(network.layers(), network.stacked(_noise(network)))
+    if isinstance(network, RRDBNet):
+        for block in network.body:
+            block.rdb1, block.rdb2, block.rdb3 = map(Int8Dense, (block.rdb1, block.rdb2, block.rdb3))
+        for conv in (network.conv_up1, network.conv_up2, network.conv_hr):
+            conv.to(tail)
+    else:
+        with torch.inference_mode():
+            network.in_place_of_layers, _, _ = _chain(network.layers(), network.stacked(_noise(network)), False)
     return network
 
 
@@ -54,11 +72,16 @@ class Codes:
     zero: int
 
     @classmethod
-    def reaching(cls, *maps: torch.Tensor) -> "Codes":
-        """The finest that hold all numbers of the maps `(N, C, h, w)`, and 0; infinite where one is not finite."""
-        # As they lie in memory.  Two passes: `aminmax` takes longer than both.
-        laid = [values.permute(0, 2, 3, 1) for values in maps]
-        bounds = [float(bound) for values in laid for bound in (values.amin(), values.amax())]
+    def reaching(cls, *maps: torch.Tensor, positive: bool = False) -> "Codes":
+        """The finest that hold all numbers of the maps `(N, C, h, w)`, and 0; infinite where one is not finite.
+
+        Of maps without numbers below 0 only the largest is looked for.
+        """
+        return cls.between([bound for values in maps for bound in reach(values, positive)])
+
+    @classmethod
+    def between(cls, bounds: Sequence[float]) -> "Codes":
+        """The finest that hold all of `bounds`, and 0; infinite where one is not finite."""
         if not all(map(math.isfinite, bounds)):
             return cls(math.inf, 0)
         low, high = min(0.0, *bounds), max(1e-6, *bounds)
@@ -74,16 +97,26 @@ class Codes:
         return torch.empty(0, dtype=torch.uint8).set_(made.untyped_storage(), 0, made.shape, made.stride())
 
 
-class Int8Conv:
-    """A `Conv` of the float32 rows it is fed, which it rounds to bytes and multiplies as such; gives float32."""
+def reach(values: torch.Tensor, positive: bool = False) -> tuple[float, float]:
+    """The smallest, or 0, and the largest number of a map `(N, C, h, w)`; not finite where one is not."""
+    laid = values.permute(0, 2, 3, 1)  # as they lie in memory
+    # Two passes: `aminmax` takes longer than both.
+    return 0.0 if positive else float(laid.amin()), float(laid.amax())
 
-    def __init__(self, kernel: "Kernel", bias: torch.Tensor, slope: float | None):
-        self._kernel, self._bias, self._slope = kernel, bias, slope
+
+class Int8Conv:
+    """A `Conv` of the float32 rows it is fed, which it rounds to bytes and multiplies as such; gives float32.
+
+    `positive`: none of their numbers is below 0.
+    """
+
+    def __init__(self, kernel: "Kernel", bias: torch.Tensor, slope: float | None, *, positive: bool = False):
+        self._kernel, self._bias, self._slope, self._positive = kernel, bias, slope, positive
         self._above: torch.Tensor | None = None
 
     def feed(self, rows: torch.Tensor, last: bool) -> torch.Tensor:
         maps = [rows] if self._above is None else [self._above, rows]
-        codes = Codes.reaching(*maps)
+        codes = Codes.reaching(*maps, positive=self._positive)
         # Rounded first and joined as bytes: a fourth of the memory moved.
         parts = [codes.of(values) for values in maps]
         edge = parts[0].new_full((*rows.shape[:2], 1, rows.shape[3]), codes.zero)
@@ -95,38 +128,87 @@ class Int8Conv:
         return activated(made, self._slope) if self._slope else made
 
     def begun(self) -> "Int8Conv":
-        return Int8Conv(self._kernel, self._bias, self._slope)
+        return Int8Conv(self._kernel, self._bias, self._slope, positive=self._positive)
+
+
+class Int8Dense(nn.Module):
+    """A `DenseBlock` of float32 features, whose maps are rounded to bytes as they come and multiplied as such.
+
+    The features themselves are not rounded: what the block adds to them is a fifth of what it makes, and with that of
+    what its rounding costs.
+    """
+
+    def __init__(self, block: DenseBlock):
+        super().__init__()
+        *growing, last = ((Kernel(conv.weight.detach()), conv.bias.detach()) for conv in block.children())
+        self._growing, self._last = growing, last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps, bounds = [x], list(reach(x))
+        codes = Codes.between(bounds)
+        parts = [codes.of(x)]
+        for kernel, bias in self._growing:
+            made = activated(kernel.convolve(_beside(parts), codes, bias, padding=(1, 1)), SLOPE)
+            maps.append(made)
+            bounds += reach(made)
+            if (wider := Codes.between(bounds)) == codes:
+                parts.append(codes.of(made))
+            else:
+                codes = wider
+                parts = [codes.of(values) for values in maps]
+            if math.isinf(codes.scale):
+                return torch.full_like(x, math.nan)  # as in floating-point numbers; the engine tells the user
+        kernel, bias = self._last
+        return torch.add(x, kernel.convolve(_beside(parts), codes, bias, padding=(1, 1)), alpha=RESIDUAL_SCALE)
+
+
+def _beside(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 class Kernel:
     """A convolution's weights `(out, in, 3, 3)`, each output channel in steps of 1/127 of its largest."""
 
-    _FORM = ([1, 1], [0, 1], [1, 1], 1)  # stride, padding (above and below is fed), dilation, groups
-
     def __init__(self, weight: torch.Tensor):
         self._scales = weight.abs().amax((1, 2, 3)).clamp_min(1e-12) / 127
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
         steps = (weight / self._scales[:, None, None, None]).round().to(torch.int8)
-        self._packed = torch.ops.onednn.qconv_prepack(steps, self._scales, 1.0, 0, *self._FORM)
+        self._packed = torch.ops.onednn.qconv_prepack(steps, self._scales, 1.0, 0, *_form((0, 1)))
 
-    def convolve(self, codes: torch.Tensor, of: Codes, bias: torch.Tensor, *, relu: bool) -> torch.Tensor:
-        """The float32 result for bytes `(N, in, rows + 2, w)`."""
+    def convolve(
+        self,
+        codes: torch.Tensor,
+        of: Codes,
+        bias: torch.Tensor,
+        *,
+        relu: bool = False,
+        padding: tuple[int, int] = (0, 1),
+    ) -> torch.Tensor:
+        """The float32 result for bytes `(N, in, h, w)`, with zeros around them: by default only left and right."""
         source = (codes, of.scale, of.zero)
         made = (1.0, 0, torch.float32)
         after = ("relu" if relu else "none", [], "")
         weights = (self._packed, self._scales, self._zeros)
-        return torch.ops.onednn.qconv2d_pointwise(*source, *weights, bias, *self._FORM, *made, *after)
+        return torch.ops.onednn.qconv2d_pointwise(*source, *weights, bias, *_form(padding), *made, *after)
 
 
-def _chain(layers: Sequence[Layer], x: torch.Tensor) -> tuple[list[Layer], torch.Tensor]:
-    """The layers in integers, and what they make of `x` in float32."""
+def _form(padding: tuple[int, int]) -> tuple[list[int], list[int], list[int], int]:
+    """Stride, padding, dilation and groups, as oneDNN's operations take them."""
+    return [1, 1], list(padding), [1, 1], 1
+
+
+def _chain(layers: Sequence[Layer], x: torch.Tensor, positive: bool) -> tuple[list[Layer], torch.Tensor, bool]:
+    """The layers in integers, what they make of `x` in float32, and whether none of that can be below 0.
+
+    `positive`: whether none of `x` can.
+    """
     made: list[Layer] = []
     divisor: torch.Tensor | None = None  # of the channels of `x`
     for layer, following in itertools.zip_longest(layers, layers[1:]):
         if isinstance(layer, Residual):
-            inner, added = _chain(layer.layers, x)
+            inner, added, adds = _chain(layer.layers, x, positive)
             made.append(Residual(*inner))
-            x = x + added
+            x, positive = x + added, positive and adds
             continue
         weight, bias = layer.weight.detach(), layer.bias.detach()
         if divisor is not None:
@@ -142,8 +224,9 @@ def _chain(layers: Sequence[Layer], x: torch.Tensor) -> tuple[list[Layer], torch
             weight = weight.contiguous(memory_format=torch.channels_last)
             made.append(Conv(weight, bias, layer.slope, groups=layer.groups))
         else:
-            made.append(Int8Conv(Kernel(weight), bias, layer.slope))
-    return made, x
+            made.append(Int8Conv(Kernel(weight), bias, layer.slope, positive=positive))
+        positive = layer.slope == 0
+    return made, x, positive
 
 
 def _noise(network: nn.Module) -> torch.Tensor:

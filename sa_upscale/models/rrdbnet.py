@@ -83,9 +83,10 @@ class RRDBNet(nn.Module):
 
     def _enlarge(self, x: torch.Tensor) -> torch.Tensor:
         """The picture `(N, channels, 4·h, 4·w)` of the trunk's features."""
-        x = self.conv_up1(_twice(x))
-        x = self.conv_up2(_twice(x))
-        return self.conv_last(self.conv_hr(x)).float()
+        # `models.int8` gives these convolutions types of their own.
+        x = self.conv_up1(_twice(x.to(self.conv_up1.weight.dtype)))
+        x = self.conv_hr(self.conv_up2(_twice(x)))
+        return self.conv_last(x.to(self.conv_last.weight.dtype)).float()
 
 
 class ResidualInResidual(nn.Module):
