@@ -259,6 +259,13 @@ def test_the_engine_runs_it_only_when_asked_and_only_where_it_can():
         Engine(build("srresnet"), device="cpu", precision="int8")
 
 
+def test_it_is_not_compiled():
+    notices = []
+    engine = Engine(build("rrdbnet", blocks=1), device="cpu", precision="int8", compile=True, on_notice=notices.append)
+    assert ["not compiled" in notice for notice in notices] == [True]
+    assert engine.run(photo(24, 24)).shape == (96, 96, 3)
+
+
 def test_numbers_that_are_none_are_reported():
     picture = photo(40, 40).astype(np.float32) / 255
     picture[10, 10] = np.nan

@@ -148,14 +148,16 @@ class Engine:
         self._overlap, self._seam = overlap(model)
         # Around small tiles a network that sees far would spend most of its time on what they share.
         self._default_tile = max(default, TILE_PER_OVERLAP * self._overlap)
-        # Compiled, a network works on whole tiles: measured to be slower than bands of rows.
-        self._tta, self._match_color, self._compile = tta, match_color, compile and not self._banded
+        # Compiled, a network works on whole tiles: measured to be slower than bands of rows.  Of integers the compiler
+        # knows nothing.
+        plain = not self._banded and self.precision != "int8"
+        self._tta, self._match_color, self._compile = tta, match_color, compile and plain
         if match_color:
             self._overlap += round_up(2 * COLOUR_REACH, model.multiple)
         self._tile = tile
         self._on_notice = on_notice
         self._noticed: set[str] = set()
-        if compile and self._banded:
+        if compile and not plain:
             self._notice("compile", "on a processor this network is faster as it is than compiled; it is not compiled")
 
     @functools.cached_property

@@ -216,9 +216,9 @@ def _chain(layers: Sequence[Layer], x: torch.Tensor, positive: bool) -> tuple[li
         x = activated(F.conv2d(x, weight, bias, padding=1, groups=layer.groups), layer.slope)
         if isinstance(following, Conv):
             # (Leaky) ReLU of a multiple is the multiple of it: what one convolution divides by, the next multiplies.
-            reach = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp_min(1e-4)
+            spread = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp_min(1e-4)
             # Rounded, so that it does not change with the last digits of these sums, nor with the number of threads.
-            divisor = torch.exp2((8 * EQUALISED * (reach / reach.mean()).log2()).round() / 8)
+            divisor = torch.exp2((8 * EQUALISED * (spread / spread.mean()).log2()).round() / 8)
             weight, bias, x = weight / divisor[:, None, None, None], bias / divisor, x / divisor[:, None, None]
         if weight.shape[1] < LEAST_CHANNELS:
             weight = weight.contiguous(memory_format=torch.channels_last)
