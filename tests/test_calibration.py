@@ -47,6 +47,15 @@ def test_only_what_is_clearly_faster_replaces_the_default(monkeypatch):
     assert calibration._fastest(options, 1.3, time.perf_counter() + 0.1) == options[2]
 
 
+def test_what_there_is_no_time_to_measure_stays_as_it_was(monkeypatch):
+    options = [Choice("fp32", 100, 1, False), Choice("fp32", 100, 1, True)]
+    monkeypatch.setattr(calibration, "_work", lambda option: lambda: time.sleep(0.001))
+    monkeypatch.setattr(calibration, "SECONDS", 0.0)
+    long_ago = time.perf_counter() - 1
+    assert calibration._fastest(options, 1.3, long_ago) == options[0]
+    assert calibration._fastest(options, 1.3, long_ago, unmeasured=options[1]) == options[1]
+
+
 def test_the_engine_takes_what_was_measured_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr(calibration, "_measured", lambda device: Choice("fp32", 96, 1, False))
     network = Compact(features=4, convs=1)

@@ -164,7 +164,7 @@ def _best(choice: Choice, device: torch.device) -> Choice:
     if "int8" not in precisions(device):
         return choice
     options = [replace(choice, int8=False), replace(choice, int8=True)]
-    return _fastest(options, BETTER["int8"], until, _banded_work)
+    return _fastest(options, BETTER["int8"], until, _banded_work, unmeasured=choice)
 
 
 def _threads(usual: int) -> list[int]:
@@ -175,11 +175,18 @@ def _threads(usual: int) -> list[int]:
 Work = Callable[[Choice], Callable[[], object]]
 
 
-def _fastest(options: list[Choice], better: float, until: float, work_of: Work | None = None) -> Choice:
+def _fastest(
+    options: list[Choice],
+    better: float,
+    until: float,
+    work_of: Work | None = None,
+    *,
+    unmeasured: Choice | None = None,
+) -> Choice:
     """The first option, unless another is `better` times as fast in the median of at least three rounds.
 
     Each round times every option once, and only what was timed in one round is compared: other programs come and go.
-    Where there is no time for three rounds it is the first.
+    Where there is no time for three rounds it is `unmeasured`, without which it is the first.
     """
     before = torch.get_num_threads()
     try:
@@ -188,7 +195,7 @@ def _fastest(options: list[Choice], better: float, until: float, work_of: Work |
         for _, run in work:
             run()  # the first run prepares things
         if time.perf_counter() + 3 * (time.perf_counter() - started) > until + SECONDS / 2:
-            return options[0]
+            return unmeasured or options[0]
         rounds: list[list[float]] = []
         while len(rounds) < 3 or time.perf_counter() < until:
             rounds.append([_seconds_a_pixel(option, run) for option, run in work])
