@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from benchmarks.pairs import fastest
 from sa_upscale.engine import DTYPES, precisions
 from sa_upscale.models import int8
-from sa_upscale.models.rrdbnet import RRDBNet
 
 SIDE = 2048  # of the matrices
 COPY = 1 << 28  # bytes
@@ -36,9 +35,7 @@ class Convolutions:
     """The convolutions of one run of a network: their work, and the time they take alone."""
 
     def __init__(self, model: nn.Module, run: Callable[[nn.Module], object]):
-        # In int8 those of RRDBNet after its trunk are in the type that the processor is fast at, the last in float32.
-        self._tail = {model.conv_up1, model.conv_up2, model.conv_hr} if isinstance(model, RRDBNet) else set()
-        self._last = model.conv_last if isinstance(model, RRDBNet) else None
+        self._model = model
         self.calls: list[tuple[tuple[int, ...], nn.Conv2d]] = []
         hooks = [
             module.register_forward_hook(lambda conv, inputs, _: self.calls.append((tuple(inputs[0].shape), conv)))
@@ -66,13 +63,12 @@ class Convolutions:
 
     @torch.inference_mode()
     def _time(self, shape: tuple[int, ...], conv: nn.Conv2d, precision: str, device: str) -> float:
-        if precision == "int8" and conv in self._tail:
-            precision = precisions(torch.device(device))[0]
-        elif precision == "int8" and conv is self._last:
-            precision = "fp32"
-        dtype, layout = DTYPES[precision], torch.channels_last
+        dtype, layout, integers = DTYPES[precision], torch.channels_last, precision == "int8"
+        if integers:
+            floats = int8.apart(self._model, tail=DTYPES[precisions(torch.device(device))[0]])
+            dtype, integers = floats.get(conv, dtype), conv not in floats and shape[1] >= int8.LEAST_CHANNELS
         x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
-        if precision == "int8" and shape[1] >= int8.LEAST_CHANNELS:
+        if integers:
             kernel, codes = int8.Kernel(conv.weight), int8.Codes.reaching(x)
             framed = F.pad(codes.of(x), (0, 0, 1, 1), value=codes.zero)
             return fastest(lambda: kernel.convolve(framed, codes, conv.bias, relu=False), device=device)

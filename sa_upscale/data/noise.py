@@ -1,17 +1,15 @@
 """Noise in the LR, as cameras leave it, and what is left of noise and JPEG blocks where a picture was resized since."""
 
-import io
-
 import numpy as np
 from PIL import Image
 
 from sa_upscale.data.crops import Pair
 from sa_upscale.data.loading import Source
+from sa_upscale.degrade import jpeg
 
 TRACE_SCALES = (0.6, 2.0)
 TRACE_NOISE = 8.0
 TRACE_QUALITIES = (60, 96)
-FULL_COLOUR, HALVED_COLOUR = 0, 2  # as Pillow numbers them
 JPEG_BLOCK = 8
 
 
@@ -72,13 +70,9 @@ def _damaged(picture: np.ndarray, rng: np.random.Generator, *, halving: bool) ->
     above, left = rng.integers(JPEG_BLOCK, size=2)
     shifted = np.pad(picture, ((above, JPEG_BLOCK), (left, JPEG_BLOCK), (0, 0)), "symmetric")
     quality = int(rng.integers(TRACE_QUALITIES[0], TRACE_QUALITIES[1] + 1))
-    chroma = HALVED_COLOUR if halving and rng.random() < 0.5 else FULL_COLOUR
-    file = io.BytesIO()
-    Image.fromarray(np.rint(shifted).clip(0, 255).astype(np.uint8)).save(
-        file, "JPEG", quality=quality, subsampling=chroma
-    )
-    compressed = np.asarray(Image.open(file), np.float32)
-    return compressed[above : above + picture.shape[0], left : left + picture.shape[1]]
+    halved = halving and rng.random() < 0.5
+    compressed = jpeg(np.rint(shifted).clip(0, 255).astype(np.uint8), quality, halved=halved)
+    return compressed[above : above + picture.shape[0], left : left + picture.shape[1]].astype(np.float32)
 
 
 def _resized(x: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -44,10 +44,12 @@ def apply(hr: np.ndarray, scale: int, drawn: Degradation, rng: np.random.Generat
     return _eight_bits(_finish(jpeg(_eight_bits(second), drawn.second.quality), drawn, (height, width)))
 
 
-def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    """A uint8 RGB picture `(H, W, 3)` after compression with `quality` (1 to 100), chroma halved both ways."""
+def jpeg(picture: np.ndarray, quality: int, *, halved: bool = True) -> np.ndarray:
+    """A uint8 RGB picture `(H, W, 3)` after compression with `quality` (1 to 100), chroma `halved` both ways or not."""
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    chroma = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if halved else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, chroma]
+    _, encoded = cv2.imencode(".jpg", bgr, options)
     return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 

@@ -56,12 +56,20 @@ def converted(network: nn.Module, tail: torch.dtype = torch.float32) -> nn.Modul
     if isinstance(network, RRDBNet):
         for block in network.body:
             block.rdb1, block.rdb2, block.rdb3 = map(Int8Dense, (block.rdb1, block.rdb2, block.rdb3))
-        for conv in (network.conv_up1, network.conv_up2, network.conv_hr):
-            conv.to(tail)
+        for conv, dtype in apart(network, tail).items():
+            conv.to(dtype)
     else:
         with torch.inference_mode():
             network.in_place_of_layers, _, _ = _chain(network.layers(), network.stacked(_noise(network)), False)
     return network
+
+
+def apart(network: nn.Module, tail: torch.dtype) -> dict[nn.Conv2d, torch.dtype]:
+    """The convolutions of RRDBNet that are not made integers, and the types they are in; none of other networks."""
+    if not isinstance(network, RRDBNet):
+        return {}
+    exact = dict.fromkeys((network.conv_first, network.conv_body, network.conv_last), torch.float32)
+    return exact | dict.fromkeys((network.conv_up1, network.conv_up2, network.conv_hr), tail)
 
 
 @dataclass(frozen=True)
