@@ -133,6 +133,22 @@ def test_a_convolution_is_that_of_the_rounded_numbers():
     assert (made - exact).abs().max() < 0.05 * exact.abs().max()
 
 
+@torch.inference_mode()
+def test_bytes_lie_as_the_convolution_takes_them_at_the_edges_of_a_picture_too(monkeypatch):
+    laid = []
+
+    def watched(kernel, codes, of, bias, **form):
+        laid.append(codes.is_contiguous(memory_format=torch.channels_last))
+        return convolve(kernel, codes, of, bias, **form)
+
+    convolve = int8.Kernel.convolve
+    monkeypatch.setattr(int8.Kernel, "convolve", watched)
+    monkeypatch.setattr(bands, "BYTES", 1)
+    int8.converted(build("compact").eval())(as_input(photo(48, 24), 1))
+    assert len(laid) >= 34  # in two bands and more
+    assert all(laid)
+
+
 def dense_block(seed: int = 0) -> DenseBlock:
     torch.manual_seed(seed)
     block = DenseBlock(24, 16).eval().requires_grad_(False)

@@ -15,7 +15,7 @@ from sa_upscale.models.active import convolved, special
 
 BYTES = 8 << 20  # of a feature map: what stays in the caches of a processor
 PICTURE_BYTES = 1 << 20  # of rows of a picture, in float32: more would be memory that is new for every picture
-INT8_COPIES = 2  # of a map, in `models.int8`: as numbers and as bytes
+INT8_COPIES = 1.25  # of a map, in `models.int8`: as numbers, and as bytes
 LEAST_ROWS = 16  # of the input; below that most of a band would be what it shares with its neighbours
 
 
@@ -150,7 +150,7 @@ def plan(
     integers = network.in_place_of_layers
     height, width = x.shape[-2:]
     row = kernel.shape[0] * kernel.element_size() * width * (INT8_COPIES if integers else 1)
-    rows = max(convolutions + 1, BYTES // row)
+    rows = max(convolutions + 1, int(BYTES // row))
     if rows < height and _gains(x):
         return integers or network.layers(), rows
     return (integers, height) if integers else None

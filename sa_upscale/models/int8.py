@@ -127,7 +127,8 @@ class Int8Conv:
         codes = Codes.reaching(*maps, positive=self._positive)
         # Rounded first and joined as bytes: a fourth of the memory moved.
         parts = [codes.of(values) for values in maps]
-        edge = parts[0].new_full((*rows.shape[:2], 1, rows.shape[3]), codes.zero)
+        # A row laid otherwise would have all that it is joined to laid anew, there and before the convolution.
+        edge = torch.full_like(rows[:, :, :1], codes.zero, dtype=torch.uint8, memory_format=torch.channels_last)
         parts = [edge] * (self._above is None) + parts + [edge] * last
         self._above = kept(rows[:, :, -2:], self._above)
         made = self._kernel.convolve(torch.cat(parts, dim=2), codes, self._bias, relu=self._slope == 0)
