@@ -53,28 +53,34 @@ class Convolutions:
         return sum(2 * n * h * w * conv.weight.numel() for (n, _, h, w), conv in self.calls)
 
     def seconds(self, precision: str, device: str = "cpu") -> float:
-        """The sum of the fastest times of all of them; equal shapes are timed once."""
+        """The sum of the fastest times of all of them; equal shapes of one type are timed once."""
+        fast = DTYPES[precisions(torch.device(device))[0]]
+        floats = int8.apart(self._model, tail=fast) if precision == "int8" else {}
         times: dict[tuple, float] = {}
+        total = 0.0
         for shape, conv in self.calls:
-            key = (shape, tuple(conv.weight.shape))
+            integers = precision == "int8" and conv not in floats and shape[1] >= int8.LEAST_CHANNELS
+            key = (shape, tuple(conv.weight.shape), integers, floats.get(conv, DTYPES[precision]))
             if key not in times:
-                times[key] = self._time(shape, conv, precision, device)
-        return sum(times[shape, tuple(conv.weight.shape)] for shape, conv in self.calls)
+                times[key] = _integers(shape, conv) if integers else _floats(shape, conv, key[-1], device)
+            total += times[key]
+        return total
 
-    @torch.inference_mode()
-    def _time(self, shape: tuple[int, ...], conv: nn.Conv2d, precision: str, device: str) -> float:
-        dtype, layout, integers = DTYPES[precision], torch.channels_last, precision == "int8"
-        if integers:
-            floats = int8.apart(self._model, tail=DTYPES[precisions(torch.device(device))[0]])
-            dtype, integers = floats.get(conv, dtype), conv not in floats and shape[1] >= int8.LEAST_CHANNELS
-        x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
-        if integers:
-            kernel, codes = int8.Kernel(conv.weight), int8.Codes.reaching(x)
-            framed = F.pad(codes.of(x), (0, 0, 1, 1), value=codes.zero)
-            return fastest(lambda: kernel.convolve(framed, codes, conv.bias, relu=False), device=device)
-        weight = conv.weight.to(device, dtype).contiguous(memory_format=layout)
-        bias = conv.bias.to(device, dtype)
-        return fastest(lambda: F.conv2d(x, weight, bias, padding=conv.padding), device=device)
+
+@torch.inference_mode()
+def _integers(shape: tuple[int, ...], conv: nn.Conv2d) -> float:
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    kernel, codes = int8.Kernel(conv.weight), int8.Codes.reaching(x)
+    framed = F.pad(codes.of(x), (0, 0, 1, 1), value=codes.zero)
+    return fastest(lambda: kernel.convolve(framed, codes, conv.bias, relu=False), device="cpu")
+
+
+@torch.inference_mode()
+def _floats(shape: tuple[int, ...], conv: nn.Conv2d, dtype: torch.dtype, device: str) -> float:
+    x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = conv.weight.to(device, dtype).contiguous(memory_format=torch.channels_last)
+    bias = conv.bias.to(device, dtype)
+    return fastest(lambda: F.conv2d(x, weight, bias, padding=conv.padding), device=device)
 
 
 def ceilings(device: str = "cpu") -> dict[str, float]:

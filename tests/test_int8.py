@@ -251,7 +251,7 @@ def test_the_engine_chooses_it_where_it_is_faster_and_known_to_cost_nothing(monk
     network = known.model
     assert Engine(network, device="cpu").precision == ("int8" if faster else "fp32")
     assert Engine(network, device="cpu", precision="bf16").precision == "bf16"
-    unmeasured = checkpoints.load("compact-x4").model
+    unmeasured = checkpoints.load("compact-x2-fidelity").model
     assert unmeasured.int8_loss == math.inf
     assert Engine(unmeasured, device="cpu").precision == "fp32"
     network.int8_loss = 0.03

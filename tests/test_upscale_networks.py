@@ -1,6 +1,7 @@
 """Weights mixed between a checkpoint and its sibling."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -47,6 +48,13 @@ def test_strength_is_the_way_from_the_sibling_to_the_checkpoint(siblings):
             assert torch.allclose(values, share * sharp[name] + (1 - share) * soft[name], atol=1e-6)
     assert all(torch.equal(values, sharp[name]) for name, values in weights("sharp", strength=1).items())
     assert all(torch.equal(values, soft[name]) for name, values in weights("sharp", strength=0).items())
+
+
+def test_what_int8_costs_is_not_known_of_a_mixture(siblings):
+    siblings["sharp-x2"] = dataclasses.replace(siblings["sharp-x2"], int8_loss=0.01)
+    for options, known in (({}, 0.01), ({"strength": 1}, 0.01), ({"strength": 0.9}, math.inf)):
+        (engine,) = Networks("sharp-x2", device="cpu", precision="fp32", **options).for_scale(2)
+        assert engine._source.int8_loss == known
 
 
 def test_denoise_mixes_with_the_sibling_that_leaves_noise(siblings):

@@ -52,7 +52,8 @@ def bundle(
 def register(target: Path) -> None:
     """Have the entry of `weights.toml` that is called like the file tell of it; an entry that is not there is added.
 
-    Where other weights were published, they are the entry's no more: the repository and its commit are taken out.
+    Where other weights were published, they are the entry's no more: the repository and its commit are taken out, and
+    what int8 cost them.
     Raises `UpscaleError` for a file that a checkout does not look into.
     """
     file = registry.writable()
@@ -72,7 +73,7 @@ def register(target: Path) -> None:
         "published": None,
     }
     if tables.get(name, {}).get("sha256") != sha256:
-        values |= dict.fromkeys(("bundled", "repo", "file", "revision")) | {place: target.name}
+        values |= dict.fromkeys(("bundled", "repo", "file", "revision", "int8_loss")) | {place: target.name}
     if name not in tables:
         values["family"] = re.sub(r"-x\d+$", "", name)
         values["description"] = json.loads(metadata["recipe"])["description"]

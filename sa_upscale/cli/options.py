@@ -39,7 +39,7 @@ PrecisionOption = Annotated[
     Precision | None,
     typer.Option(
         help="The type to compute in; the fastest that is safe by default.  int8, on a CPU and not for "
-        "swinir and srresnet, is faster still, and for the compact networks a little less exact."
+        "swinir and srresnet, is faster still, and for a few networks a little less exact."
     ),
 ]
 TileOption = Annotated[

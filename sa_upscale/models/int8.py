@@ -8,7 +8,7 @@ References: B. Jacob et al., "Quantization and Training of Neural Networks for E
 Inference", 2018, section 2; M. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
 2019, section 4.1.  Deviations: maps are rounded as they come, not by a range known before; channels of chains are
 equalised by what they reach on noise, half as far as would make them equal; biases are left alone.  Measured, each gave
-more.
+more.  A chain of kernels that bytes hold (`tools.round_kernels`) is taken as it is.
 """
 
 import copy
@@ -27,7 +27,9 @@ from sa_upscale.models.active import activated
 from sa_upscale.models.bands import Conv, Layer, Residual, kept
 from sa_upscale.models.rrdbnet import RESIDUAL_SCALE, SLOPE, DenseBlock, RRDBNet
 
-LEVELS = 255
+LEVELS = 255  # of a map, from the lowest to the highest
+MOST = 127  # steps of a kernel's weight, up and down
+OFF_GRID = 0.2  # of a step, which a weight in half precision may be off: 127 steps in 11 bits, and the step likewise
 LEAST_CHANNELS = 16  # a convolution of fewer is no faster in integers, and takes the picture itself
 EQUALISED = 0.5  # 1 would make all channels of a map equally large, and the kernels behind them very unequal
 NOISE = 128  # side of the picture that channels are compared on, in pixels of the network's feature maps
@@ -48,9 +50,10 @@ def suits(network: nn.Module) -> bool:
 def converted(network: nn.Module, tail: torch.dtype = torch.float32) -> nn.Module:
     """A copy of the `network`, on the CPU, that multiplies integers.
 
-    Of a chain, a network with `layers`, that is what all convolutions of many channels do.  Of RRDBNet it is what those
-    of its dense blocks do.  Those at the size of the result, whose rounding would be seen, are in the type `tail`, and
-    the last, which would shift the brightness of all of the picture, is in float32.
+    Of a chain, a network with `layers`, that is what all convolutions of many channels do; where kernels are `rounded`
+    it is those, and the others are in the type `tail`.  Of RRDBNet it is what those of its dense blocks do.  Those at
+    the size of the result, whose rounding would be seen, are in the type `tail`, and the last, which would shift the
+    brightness of all of the picture, is in float32.
     """
     network = copy.deepcopy(network).float()
     if isinstance(network, RRDBNet):
@@ -59,17 +62,49 @@ def converted(network: nn.Module, tail: torch.dtype = torch.float32) -> nn.Modul
         for conv, dtype in apart(network, tail).items():
             conv.to(dtype)
     else:
-        with torch.inference_mode():
-            network.in_place_of_layers, _, _ = _chain(network.layers(), network.stacked(_noise(network)), False)
+        layers = network.layers()
+        if integers := rounded(layers):
+            network.in_place_of_layers = _rounded_chain(layers, integers, tail)
+        else:
+            with torch.inference_mode():
+                network.in_place_of_layers, _, _ = _chain(layers, network.stacked(_noise(network)), False)
     return network
 
 
+def rounded(layers: Sequence[Layer]) -> list[Conv]:
+    """The convolutions of a plain chain whose kernels bytes hold, and which multiply integers; none of other networks.
+
+    Half of what rounded maps cost is of the first convolutions and the last: these are best left as they are.
+    """
+    if any(isinstance(layer, Residual) for layer in layers):
+        return []
+    return [layer for layer in layers if multiplies(layer) and on_grid(layer.weight.detach().float())]
+
+
+def on_grid(weight: torch.Tensor) -> bool:
+    """Whether rounding changes nothing about a kernel `(out, in, 3, 3)`, but for what half precision has changed."""
+    codes = weight / steps(weight)[:, None, None, None]
+    return bool(((codes - codes.round()).abs() < OFF_GRID).all())
+
+
+def steps(weight: torch.Tensor) -> torch.Tensor:
+    """The steps `(out,)` that a kernel `(out, in, 3, 3)` is rounded to: 127 to its largest weight."""
+    return weight.abs().amax((1, 2, 3)).clamp_min(1e-12) / MOST
+
+
+def multiplies(layer: Conv) -> bool:
+    """Whether a convolution of a chain multiplies integers."""
+    return layer.weight.shape[1] >= LEAST_CHANNELS
+
+
 def apart(network: nn.Module, tail: torch.dtype) -> dict[nn.Conv2d, torch.dtype]:
-    """The convolutions of RRDBNet that are not made integers, and the types they are in; none of other networks."""
-    if not isinstance(network, RRDBNet):
-        return {}
-    exact = dict.fromkeys((network.conv_first, network.conv_body, network.conv_last), torch.float32)
-    return exact | dict.fromkeys((network.conv_up1, network.conv_up2, network.conv_hr), tail)
+    """The convolutions of many channels that are not made integers, and the types they are in."""
+    if isinstance(network, RRDBNet):
+        exact = dict.fromkeys((network.conv_first, network.conv_body, network.conv_last), torch.float32)
+        return exact | dict.fromkeys((network.conv_up1, network.conv_up2, network.conv_hr), tail)
+    integers = {id(layer.weight) for layer in rounded(network.layers())}
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)] if integers else []
+    return {conv: tail for conv in convs if id(conv.weight) not in integers}
 
 
 @dataclass(frozen=True)
@@ -113,7 +148,7 @@ def reach(values: torch.Tensor, positive: bool = False) -> tuple[float, float]:
 
 
 class Int8Conv:
-    """A `Conv` of the float32 rows it is fed, which it rounds to bytes and multiplies as such; gives float32.
+    """A `Conv` of the rows it is fed, in float32, which it rounds to bytes and multiplies as such; gives float32.
 
     `positive`: none of their numbers is below 0.
     """
@@ -123,6 +158,7 @@ class Int8Conv:
         self._above: torch.Tensor | None = None
 
     def feed(self, rows: torch.Tensor, last: bool) -> torch.Tensor:
+        rows = rows.float()
         maps = [rows] if self._above is None else [self._above, rows]
         codes = Codes.reaching(*maps, positive=self._positive)
         # Rounded first and joined as bytes: a fourth of the memory moved.
@@ -179,10 +215,10 @@ class Kernel:
     """A convolution's weights `(out, in, 3, 3)`, each output channel in steps of 1/127 of its largest."""
 
     def __init__(self, weight: torch.Tensor):
-        self._scales = weight.abs().amax((1, 2, 3)).clamp_min(1e-12) / 127
+        self._scales = steps(weight)
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
-        steps = (weight / self._scales[:, None, None, None]).round().to(torch.int8)
-        self._packed = torch.ops.onednn.qconv_prepack(steps, self._scales, 1.0, 0, *_form((0, 1)))
+        codes = (weight / self._scales[:, None, None, None]).round().to(torch.int8)
+        self._packed = torch.ops.onednn.qconv_prepack(codes, self._scales, 1.0, 0, *_form((0, 1)))
 
     def convolve(
         self,
@@ -204,6 +240,20 @@ class Kernel:
 def _form(padding: tuple[int, int]) -> tuple[list[int], list[int], list[int], int]:
     """Stride, padding, dilation and groups, as oneDNN's operations take them."""
     return [1, 1], list(padding), [1, 1], 1
+
+
+def _rounded_chain(layers: Sequence[Conv], integers: Sequence[Conv], tail: torch.dtype) -> list[Layer]:
+    made: list[Layer] = []
+    before = None
+    for layer in layers:
+        weight, bias = layer.weight.detach(), layer.bias.detach()
+        if layer in integers:
+            made.append(Int8Conv(Kernel(weight), bias, layer.slope, positive=before == 0))
+        else:
+            weight = weight.to(tail).contiguous(memory_format=torch.channels_last)
+            made.append(Conv(weight, bias.to(tail), layer.slope, groups=layer.groups))
+        before = layer.slope
+    return made
 
 
 def _chain(layers: Sequence[Layer], x: torch.Tensor, positive: bool) -> tuple[list[Layer], torch.Tensor, bool]:
@@ -229,11 +279,11 @@ def _chain(layers: Sequence[Layer], x: torch.Tensor, positive: bool) -> tuple[li
             # Rounded, so that it does not change with the last digits of these sums, nor with the number of threads.
             divisor = torch.exp2((8 * EQUALISED * (spread / spread.mean()).log2()).round() / 8)
             weight, bias, x = weight / divisor[:, None, None, None], bias / divisor, x / divisor[:, None, None]
-        if weight.shape[1] < LEAST_CHANNELS:
+        if multiplies(layer):
+            made.append(Int8Conv(Kernel(weight), bias, layer.slope, positive=positive))
+        else:
             weight = weight.contiguous(memory_format=torch.channels_last)
             made.append(Conv(weight, bias, layer.slope, groups=layer.groups))
-        else:
-            made.append(Int8Conv(Kernel(weight), bias, layer.slope, positive=positive))
         positive = layer.slope == 0
     return made, x, positive
 

@@ -26,6 +26,7 @@ ORDER = (
     "file",
     "revision",
     "sha256",
+    "int8_loss",
     "licence",
     "trained_on",
     "fidelity",
@@ -33,7 +34,7 @@ ORDER = (
     "published",
 )
 
-Value = str | int | bool
+Value = str | int | float | bool
 
 _LINE = re.compile(r"""[^=]*=\s*("(\\.|[^"\\])*"|'[^']*'|[^"'#]*?)(?P<comment>\s*(#.*)?)""")
 

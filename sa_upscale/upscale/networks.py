@@ -1,5 +1,6 @@
 """Which networks to run one after the other for a scale, each loaded once."""
 
+import math
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -116,6 +117,8 @@ class Networks:
                     if other := _sibling(name, kind):
                         sibling = self._checkpoint(other, None)
                         checkpoint.model.load_state_dict(checkpoint.mixed_with(sibling, self._mixing[kind]))
+                        if self._mixing[kind] < 1:
+                            checkpoint.model.int8_loss = math.inf  # nobody has measured it of this mixture
                 self._loaded[name] = self._engine(checkpoint.model, on_notice=self._on_notice, **self._running)
             return self._loaded[name]
 
