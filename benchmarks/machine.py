@@ -59,10 +59,11 @@ class Convolutions:
         times: dict[tuple, float] = {}
         total = 0.0
         for shape, conv in self.calls:
-            integers = precision == "int8" and conv not in floats and shape[1] >= int8.LEAST_CHANNELS
-            key = (shape, tuple(conv.weight.shape), integers, floats.get(conv, DTYPES[precision]))
+            integers = precision == "int8" and conv not in floats and int8.multiplies(conv)
+            dtype = floats.get(conv, DTYPES[precision])
+            key = (shape, tuple(conv.weight.shape), integers, dtype)
             if key not in times:
-                times[key] = _integers(shape, conv) if integers else _floats(shape, conv, key[-1], device)
+                times[key] = _integers(shape, conv) if integers else _floats(shape, conv, dtype, device)
             total += times[key]
         return total
 

@@ -11,6 +11,7 @@ import torch
 
 from sa_upscale import checkpoints, models
 from sa_upscale.errors import UpscaleError
+from sa_upscale.publish import registry
 from tests.conftest import ROOT
 from tools import bundle
 
@@ -120,6 +121,16 @@ def test_retraining_takes_out_what_was_published_and_the_same_file_does_not(chec
     assert ship(checkout, "sa_upscale/bundled/first-x2.safetensors") == sha256
     assert (checkout / "weights.toml").read_text() == pushed
     assert checkpoints.load("first-x2").sha256 == sha256
+
+
+def test_what_int8_cost_holds_for_the_weights_it_was_measured_of(checkout):
+    ship(checkout, "sa_upscale/bundled/first-x2.safetensors")
+    registry.update(checkout / "weights.toml", "first-x2", {"int8_loss": 0.01}, after=None)
+    ship(checkout, "sa_upscale/bundled/first-x2.safetensors")
+    assert checkpoints.entries()["first-x2"].int8_loss == 0.01
+    train(checkout / "run", seed=1)
+    ship(checkout, "sa_upscale/bundled/first-x2.safetensors")
+    assert checkpoints.entries()["first-x2"].int8_loss is None
 
 
 def test_a_planned_checkpoint_moves_to_those_that_are_there(checkout):

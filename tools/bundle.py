@@ -13,12 +13,14 @@ import json
 import re
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 from sa_upscale import checkpoints
 from sa_upscale.errors import UpscaleError
 from sa_upscale.publish import registry
 
+FACTS = ("command", "hardware", "licence", "trained_on")  # of a training, that its run does not know
 _SAVED = ("architecture", "parameters", "scale", "window")  # what saving writes by itself
 
 
@@ -82,6 +84,22 @@ def register(target: Path) -> None:
     registry.update(file, name, values, after=bundled[-1] if to_come and bundled else None)
 
 
+def ship(parser: argparse.ArgumentParser, write: Callable[[argparse.Namespace], str]) -> None:
+    """A tool's command: `write` the file `target` as its options say, print its sha256, register it with --register.
+
+    What goes wrong is one line.
+    """
+    parser.add_argument("target", type=Path, help="the file to write")
+    parser.add_argument("--register", action="store_true", help="write the entry of weights.toml, too")
+    arguments = parser.parse_args()
+    try:
+        print(write(arguments))
+        if arguments.register:
+            register(arguments.target)
+    except UpscaleError as error:
+        sys.exit(str(error))
+
+
 def _share(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= (share := float(text)) <= 1:
@@ -92,27 +110,22 @@ def _share(text: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run's folder")
-    parser.add_argument("target", type=Path, help="the file to write")
-    parser.add_argument("--register", action="store_true", help="write the entry of weights.toml, too")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="which of the run's")
     parser.add_argument(
         "--mix", nargs=2, metavar=("SHARE", "OTHER"), help="their share, and the checkpoint of the rest"
     )
-    named = ("command", "hardware", "licence", "trained_on")
-    for fact in named:
+    for fact in FACTS:
         parser.add_argument(f"--{fact.replace('_', '-')}", required=True)
     parser.add_argument("--int8-loss", type=float, metavar="DB", help="what int8 costs these weights, if measured")
-    arguments = parser.parse_args()
-    try:
-        mix = arguments.mix and (_share(arguments.mix[0]), arguments.mix[1])
-        facts = {fact: getattr(arguments, fact) for fact in named}
-        if arguments.int8_loss is not None:
-            facts["int8_loss"] = f"{arguments.int8_loss:g}"
-        print(bundle(arguments.run, arguments.target, facts, which=arguments.weights, mix=mix))
-        if arguments.register:
-            register(arguments.target)
-    except UpscaleError as error:
-        sys.exit(str(error))
+    ship(parser, _written)
+
+
+def _written(arguments: argparse.Namespace) -> str:
+    mix = arguments.mix and (_share(arguments.mix[0]), arguments.mix[1])
+    facts = {fact: getattr(arguments, fact) for fact in FACTS}
+    if arguments.int8_loss is not None:
+        facts["int8_loss"] = f"{arguments.int8_loss:g}"
+    return bundle(arguments.run, arguments.target, facts, which=arguments.weights, mix=mix)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,11 @@ output channel stays what it is, so that its steps can be told from the weights 
 """
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import itertools
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -30,11 +29,11 @@ from torch.nn import functional as F
 
 from sa_upscale import checkpoints, config, data, processors
 from sa_upscale.errors import UpscaleError
-from sa_upscale.metrics.psnr import psnr_y
 from sa_upscale.models import int8
-from sa_upscale.models.active import activated
+from sa_upscale.models.active import convolved
 from sa_upscale.models.bands import Conv
-from tools.bundle import register
+from sa_upscale.train.validation import Validation
+from tools.bundle import ship
 
 SIDE = 48  # of a crop, LR
 CROPS = 96
@@ -56,13 +55,12 @@ def rounded(network: nn.Module, crops: Iterable[torch.Tensor], exact: int = EXAC
         if layer in integers:
             given = [_as_bytes(x) for x in given]
             _round(layer, given)
-        given = [
-            activated(F.conv2d(x, layer.weight, layer.bias, padding=1, groups=layer.groups), layer.slope) for x in given
-        ]
+        given = [convolved(x, layer.weight, layer.bias, layer.slope, groups=layer.groups) for x in given]
     return network
 
 
 def _as_bytes(x: torch.Tensor) -> torch.Tensor:
+    # Not `Codes.of`, which multiplies by 1 / scale: by it other weights than those shipped come of the same crops.
     codes = int8.Codes.reaching(x)
     return (x / codes.scale).round_().add_(codes.zero).clamp_(0, int8.LEVELS).sub_(codes.zero).mul_(codes.scale)
 
@@ -115,10 +113,20 @@ def write(arguments: argparse.Namespace) -> str:
     batches = data.batches(source, 1, arguments.seed)
     crops = [lr.float() / 255 for lr, _ in itertools.islice(batches, CROPS)]
     made = rounded(network, crops, arguments.exact).half().float()  # as the file has it
+    validation = Validation(
+        pairs,
+        scale=network.scale,
+        patch=options.patch,
+        criterion="loss",
+        vgg_weights=None,
+        device=torch.device("cpu"),
+        autocast=contextlib.nullcontext,
+    )
+    before = validation.measure(network)["psnr_y"]
     others = {"in float32": made} | ({"in int8": int8.converted(made)} if int8.able() else {})
     for name, other in others.items():
-        gained = [_gain(network, other, *pair) for pair in pairs]
-        print(f"{name}: {sum(gained) / len(gained):+.4f} dB on {len(pairs)} validation pictures")
+        gained = validation.measure(other)["psnr_y"] - before
+        print(f"{name}: {gained:+.4f} dB on {len(pairs)} validation pictures")
     told = {key: value for key, value in known.metadata.items() if key != "int8_loss"}
     told["rounded"] = f"for int8, by tools.round_kernels --exact {arguments.exact} with crops of the training data"
     return checkpoints.save(
@@ -131,34 +139,16 @@ def write(arguments: argparse.Namespace) -> str:
     )
 
 
-@torch.no_grad()
-def _gain(network: nn.Module, other: nn.Module, lr, hr) -> float:
-    """How much PSNR-Y the other network has more, in dB, on one pair."""
-    lr, hr = (torch.from_numpy(x.copy()).movedim(-1, -3)[None].float() / 255 for x in (lr, hr))
-    ours, theirs = (
-        psnr_y((each(lr).clamp(0, 1) * 255).round() / 255, hr, border=network.scale).item() for each in (network, other)
-    )
-    return theirs - ours
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="a name of weights.toml or a file")
-    parser.add_argument("target", type=Path, help="the file to write")
     parser.add_argument("--data", action="append", required=True, help="a folder of pictures or clips; again for more")
     parser.add_argument("--validation", help="a folder to say the cost of; by default some of the data are kept back")
     parser.add_argument("--config", help="the recipe that says what LR pictures are like; by default that of its name")
     parser.add_argument("--exact", type=int, default=EXACT, help="how many of the first convolutions to leave")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--register", action="store_true", help="write the entry of weights.toml, too")
-    arguments = parser.parse_args()
     torch.set_num_threads(processors.threads())
-    try:
-        print(write(arguments))
-        if arguments.register:
-            register(arguments.target)
-    except UpscaleError as error:
-        sys.exit(str(error))
+    ship(parser, write)
 
 
 if __name__ == "__main__":

@@ -92,8 +92,8 @@ def steps(weight: torch.Tensor) -> torch.Tensor:
     return weight.abs().amax((1, 2, 3)).clamp_min(1e-12) / MOST
 
 
-def multiplies(layer: Conv) -> bool:
-    """Whether a convolution of a chain multiplies integers."""
+def multiplies(layer: Conv | nn.Conv2d) -> bool:
+    """Whether a convolution takes enough channels to be faster in integers."""
     return layer.weight.shape[1] >= LEAST_CHANNELS
 
 
