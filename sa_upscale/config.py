@@ -48,6 +48,7 @@ class Data:
       finer detail than the files have; 1 takes the pictures as they are.
     - `noise` is the largest standard deviation, in codes of 255, of the normal noise that every other LR gets.
     - `traces` is the share of LR pictures that get soft traces of an earlier file's noise and compression.
+    - `damage` is the share of LR pictures that get noise, JPEG compression or both at their own size.
     """
 
     folders: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class Data:
     shrink: float = 1.0
     noise: float = 0.0
     traces: float = 0.0
+    damage: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -373,8 +375,9 @@ def _check_sizes(stage: Stage, scale: int | None) -> None:
         raise UpscaleError(f"recipe: data.shrink must lie above 0 and not above 1, not at {data.shrink}")
     if not 0 <= data.noise <= 255:
         raise UpscaleError(f"recipe: data.noise must lie between 0 and 255, not at {data.noise}")
-    if not 0 <= data.traces <= 1:
-        raise UpscaleError(f"recipe: data.traces must lie between 0 and 1, not at {data.traces}")
+    for name, share in (("traces", data.traces), ("damage", data.damage)):
+        if not 0 <= share <= 1:
+            raise UpscaleError(f"recipe: data.{name} must lie between 0 and 1, not at {share}")
     if not 0 <= train.ema < 1:
         raise UpscaleError(f"recipe: train.ema must lie between 0 and 1, not at {train.ema}")
     if not 0 <= train.shift <= data.patch // 2:

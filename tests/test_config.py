@@ -108,6 +108,7 @@ def test_stages_inherit_and_override(tmp_path):
         ("train.ema=1.0", "between 0 and 1"),
         ("train.shift=99", "half a crop"),
         ("data.traces=2", "data.traces must lie between 0 and 1, not at 2"),
+        ("data.damage=-1", "data.damage must lie between 0 and 1, not at -1"),
         ("data.noise=-1", "data.noise must lie between 0 and 255, not at -1"),
         ("data.shrink=0", "above 0 and not above 1"),
         ("train.accumulate=3", "a batch of 2 does not split"),

@@ -13,6 +13,7 @@ from sa_upscale.data.photos import Photos, _with_margin
 from sa_upscale.data.shelf import Shelf, default_room, fair_share
 from sa_upscale.degrade import PUBLISHED, SecondOrder, bicubic
 from sa_upscale.errors import UpscaleError
+from sa_upscale.upscale import damage
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Options:
     shrink: float = 1.0
     noise: float = 0.0
     traces: float = 0.0
+    damage: float = 0.0
 
 
 def save_noise(file, height, width, seed=0):
@@ -375,6 +377,8 @@ def test_validation_files_that_are_of_no_use_are_reported(photos, tmp_path):
         ({"noise": 4, "degradation": "second-order"}, 1, "has noise of its own; leave data.noise out"),
         ({"traces": 0.5, "degradation": "second-order"}, 1, "data.traces is for .* has damage of its own, so leave it"),
         ({"traces": 0.5, "motion": True}, 5, "data.traces is for networks that take single pictures.*takes frames"),
+        ({"damage": 0.5, "degradation": "second-order"}, 1, "data.damage is for .* has damage of its own, so leave it"),
+        ({"damage": 0.5, "motion": True}, 5, "data.damage is for networks that take single pictures.*takes frames"),
         ({"motion": True}, 1, "data.motion makes windows of frames, and this network takes single pictures"),
         ({"degradation": "second-order"}, 5, "for networks that take single pictures, and this one takes 5 frames"),
         (
@@ -461,6 +465,48 @@ def test_traces_are_softer_the_smaller_the_earlier_file_and_leave_the_pictures_s
     assert small > 0.45
     assert abs(same) < 0.2
     assert small > large + 0.25
+
+
+def test_a_share_of_pictures_is_damaged_at_their_own_size(tmp_path):
+    photo_like(tmp_path / "photo.png", 160)
+    options = Options((str(tmp_path),), patch=128, validation=str(tmp_path))
+    clean, clean_pairs = data.open_source(options, scale=4, window=1)
+    damaged, pairs = data.open_source(replace(options, damage=0.6), scale=4, window=1)
+    np.testing.assert_array_equal(pairs[0][0], clean_pairs[0][0])
+    differences = []
+    for (lr, hr), (untouched, same_hr) in zip(samples(damaged, 80), samples(clean, 80), strict=True):
+        assert lr.dtype == np.uint8
+        assert lr.shape == untouched.shape
+        np.testing.assert_array_equal(hr, same_hr)
+        differences.append(lr.astype(float) - untouched)
+    touched = [difference for difference in differences if difference.any()]
+    assert 36 <= len(touched) <= 60
+    # Halved chroma is far off at the edge of a disc of another colour.
+    assert all(0.1 < difference.std() < 24 and abs(difference.mean()) < 2 for difference in touched)
+    again, _ = damaged.sample(np.random.default_rng(7))
+    np.testing.assert_array_equal(again, samples(damaged, 8)[7][0])
+
+
+def test_damage_is_noise_or_blocks_that_lie_anywhere_or_both():
+    ramp = np.linspace(20, 230, 64).astype(np.uint8)
+    grey = np.broadcast_to((ramp[:, None] // 2 + ramp // 2)[..., None], (64, 64, 3)).copy()
+
+    class Ramp:
+        def sample(self, rng):
+            return grey, grey
+
+    phases, noises = set(), []
+    for seed in range(120):
+        lr, hr = noise.Damaged(Ramp(), 1).sample(np.random.default_rng(seed))
+        np.testing.assert_array_equal(hr, grey)
+        steps = np.abs(np.diff(lr[..., 1].astype(int), axis=1)).mean(0)
+        by_phase = np.array([steps[phase::8].mean() for phase in range(8)])
+        if by_phase.max() > np.median(by_phase) + 1:
+            phases.add(int(by_phase.argmax()))
+        noises.append(damage.measure(lr).noise)
+    assert len(phases) > 4
+    assert 15 < sum(found > 2 for found in noises) < 80
+    assert max(noises) < 10
 
 
 # --- batches -------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from sa_upscale.data.files import (
 from sa_upscale.data.inspection import Survey, survey
 from sa_upscale.data.loading import Source, batches
 from sa_upscale.data.motion import Motion, validation_of_stills
-from sa_upscale.data.noise import Noisy, Traced
+from sa_upscale.data.noise import Damaged, Noisy, Traced
 from sa_upscale.data.photos import Photos
 from sa_upscale.data.reading import read_rgb
 from sa_upscale.data.shelf import default_room
@@ -62,8 +62,9 @@ class Options(Protocol):
     - `shrink`: every other crop of a picture is of the picture reduced, at the most to this share of its sides.
     - `noise`: the most noise of every other LR, a standard deviation in codes of 255.
     - `traces`: the share of LR pictures with traces of an earlier file's noise and compression.
+    - `damage`: the share of LR pictures with noise, JPEG compression or both as they are, which may come to traces.
 
-    Validation is without noise and traces.
+    Validation is without noise, traces and damage.
     """
 
     folders: Sequence[str]
@@ -77,6 +78,7 @@ class Options(Protocol):
     shrink: float
     noise: float
     traces: float
+    damage: float
 
 
 class Mixed:
@@ -116,7 +118,11 @@ def open_source(
         raise UpscaleError("none of the validation files can be used; set data.validation to a folder of others")
     if options.noise:
         source = Noisy(source, options.noise)
-    return Traced(source, options.traces) if options.traces else source, pairs
+    if options.traces:
+        source = Traced(source, options.traces)
+    if options.damage:
+        source = Damaged(source, options.damage)
+    return source, pairs
 
 
 def _check(options: Options, window: int) -> None:
@@ -135,9 +141,10 @@ def _check(options: Options, window: int) -> None:
         raise UpscaleError(f"data.shrink reduces pictures, for a network that makes its LR of them; this one {whose}")
     if options.noise and second_order:
         raise UpscaleError('data.degradation = "second-order" has noise of its own; leave data.noise out')
-    if options.traces and (second_order or window > 1):
+    damaging = "data.traces" if options.traces else "data.damage" if options.damage else None
+    if damaging and (second_order or window > 1):
         wrong = 'data.degradation = "second-order" has damage of its own' if second_order else "this one takes frames"
-        raise UpscaleError(f"data.traces is for networks that take single pictures, reduced; {wrong}, so leave it out")
+        raise UpscaleError(f"{damaging} is for networks that take single pictures, reduced; {wrong}, so leave it out")
     if window == 1 and options.motion:
         raise UpscaleError("data.motion makes windows of frames, and this network takes single pictures; leave it out")
     if window > 1 and (options.lr_folders or second_order):

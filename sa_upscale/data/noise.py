@@ -1,4 +1,4 @@
-"""Noise in the LR, as cameras leave it, and what is left of noise and JPEG blocks where a picture was resized since."""
+"""Noise and JPEG compression in the LR, as cameras leave them, and what is left of both in pictures resized since."""
 
 import numpy as np
 from PIL import Image
@@ -8,8 +8,8 @@ from sa_upscale.data.loading import Source
 from sa_upscale.degrade import jpeg
 
 TRACE_SCALES = (0.6, 2.0)
-TRACE_NOISE = 8.0
-TRACE_QUALITIES = (60, 96)
+MOST_NOISE = 8.0  # σ, in codes of 255
+QUALITIES = (60, 96)
 JPEG_BLOCK = 8
 
 
@@ -31,14 +31,32 @@ class Noisy:
         return np.rint(noisy).clip(0, 255).astype(np.uint8), hr
 
 
+class Damaged:
+    """Another source's samples of pictures, `share` of them with noise in their LR, JPEG compression, or both.
+
+    Each about as often: normal noise (a σ of up to 8 of 255, at the brightness alone or in each channel), and a quality
+    of 60 to 96 with blocks lying anywhere, chroma halved in every other one.
+    """
+
+    def __init__(self, source: Source, share: float):
+        self.source, self.share = source, share
+
+    def sample(self, rng: np.random.Generator) -> Pair:
+        """A sample of the source, its LR damaged."""
+        lr, hr = self.source.sample(rng)
+        if rng.random() >= self.share:
+            return lr, hr
+        damaged = _damaged(lr.astype(np.float32), rng, halving=True)
+        return np.rint(damaged).clip(0, 255).astype(np.uint8), hr
+
+
 class Traced:
     """Another source's samples of pictures, `share` of them with traces of an earlier file in their LR.
 
-    The earlier file has between 0.6 and twice the LR's size, drawn anew for each sample as all else is.  It gets
-    normal noise (a σ of up to 8 of 255, at the brightness alone or in each channel), JPEG compression of a quality of
-    60 to 96 with its blocks lying anywhere (with halved chroma in half of those no smaller than the LR), or both.
-    What that changed in it is resized and added to the LR, which keeps its own sharpness.  Cameras and websites leave
-    such traces: softer than noise, and taken for detail by a network that has never seen them.
+    The earlier file has between 0.6 and twice the LR's size, drawn anew for each sample as all else is.  It gets what
+    `Damaged` pictures get (halved chroma only in files no smaller than the LR).  What that changed in it is resized and
+    added to the LR, which keeps its own sharpness.  Cameras and websites leave such traces: softer than noise, and
+    taken for detail by a network that has never seen them.
     """
 
     def __init__(self, source: Source, share: float):
@@ -64,12 +82,12 @@ def _damaged(picture: np.ndarray, rng: np.random.Generator, *, halving: bool) ->
     if kind != 1:
         channels = 3 if rng.random() < 0.5 else 1
         noise = rng.standard_normal((*picture.shape[:2], channels), np.float32)
-        picture = picture + rng.uniform(0, TRACE_NOISE) * noise
+        picture = picture + rng.uniform(0, MOST_NOISE) * noise
     if kind == 0:
         return picture
     above, left = rng.integers(JPEG_BLOCK, size=2)
     shifted = np.pad(picture, ((above, JPEG_BLOCK), (left, JPEG_BLOCK), (0, 0)), "symmetric")
-    quality = int(rng.integers(TRACE_QUALITIES[0], TRACE_QUALITIES[1] + 1))
+    quality = int(rng.integers(QUALITIES[0], QUALITIES[1] + 1))
     halved = halving and rng.random() < 0.5
     compressed = jpeg(np.rint(shifted).clip(0, 255).astype(np.uint8), quality, halved=halved)
     return compressed[above : above + picture.shape[0], left : left + picture.shape[1]].astype(np.float32)
