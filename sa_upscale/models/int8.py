@@ -21,9 +21,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from sa_upscale.models.active import activated
+from sa_upscale.models.active import activated, convolved
 from sa_upscale.models.bands import Conv, Layer, Residual, kept
 from sa_upscale.models.rrdbnet import RESIDUAL_SCALE, SLOPE, DenseBlock, RRDBNet
 
@@ -247,11 +246,7 @@ def _rounded_chain(layers: Sequence[Conv], integers: Sequence[Conv], tail: torch
     before = None
     for layer in layers:
         weight, bias = layer.weight.detach(), layer.bias.detach()
-        if layer in integers:
-            made.append(Int8Conv(Kernel(weight), bias, layer.slope, positive=before == 0))
-        else:
-            weight = weight.to(tail).contiguous(memory_format=torch.channels_last)
-            made.append(Conv(weight, bias.to(tail), layer.slope, groups=layer.groups))
+        made.append(_one(layer, weight, bias, tail=None if layer in integers else tail, positive=before == 0))
         before = layer.slope
     return made
 
@@ -272,20 +267,26 @@ def _chain(layers: Sequence[Layer], x: torch.Tensor, positive: bool) -> tuple[li
         weight, bias = layer.weight.detach(), layer.bias.detach()
         if divisor is not None:
             weight, divisor = weight * divisor[:, None, None], None
-        x = activated(F.conv2d(x, weight, bias, padding=1, groups=layer.groups), layer.slope)
+        x = convolved(x, weight, bias, layer.slope, groups=layer.groups)
         if isinstance(following, Conv):
             # (Leaky) ReLU of a multiple is the multiple of it: what one convolution divides by, the next multiplies.
             spread = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp_min(1e-4)
             # Rounded, so that it does not change with the last digits of these sums, nor with the number of threads.
             divisor = torch.exp2((8 * EQUALISED * (spread / spread.mean()).log2()).round() / 8)
             weight, bias, x = weight / divisor[:, None, None, None], bias / divisor, x / divisor[:, None, None]
-        if multiplies(layer):
-            made.append(Int8Conv(Kernel(weight), bias, layer.slope, positive=positive))
-        else:
-            weight = weight.contiguous(memory_format=torch.channels_last)
-            made.append(Conv(weight, bias, layer.slope, groups=layer.groups))
+        made.append(_one(layer, weight, bias, tail=None if multiplies(layer) else torch.float32, positive=positive))
         positive = layer.slope == 0
     return made, x, positive
+
+
+def _one(
+    layer: Conv, weight: torch.Tensor, bias: torch.Tensor, *, tail: torch.dtype | None, positive: bool
+) -> Int8Conv | Conv:
+    """The layer with that kernel and bias: in integers, or in the type `tail`."""
+    if tail is None:
+        return Int8Conv(Kernel(weight), bias, layer.slope, positive=positive)
+    weight = weight.to(tail).contiguous(memory_format=torch.channels_last)
+    return Conv(weight, bias.to(tail), layer.slope, groups=layer.groups)
 
 
 def _noise(network: nn.Module) -> torch.Tensor:
