@@ -1,9 +1,9 @@
 """What the choice of `--model auto` is worth: `python -m benchmarks.choice --shared ../shared [--scale 4]`.
 
 Pictures of Kodak and BSD100 are reduced by bicubic, damaged by noise and JPEG, and enlarged by the networks for clean
-pictures, those for damaged ones, a mixture of both, and what is chosen.  PSNR-Y and `vgg-percep` are of the middle of
-each picture, a border of the scale left out; the JPEGs are judged with their quality known, as from a file, and
-without, as if they had been saved as PNG since.  The table is for benchmarks/RESULTS.md.
+pictures, those for slight and those for strong damage, and by what is chosen.  PSNR-Y and `vgg-percep` are of the
+middle of each picture, a border of the scale left out; the JPEGs are judged with their quality known, as from a file,
+and without, as if they had been saved as PNG since.  The table is for benchmarks/RESULTS.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from sa_upscale.upscale import damage
 from sa_upscale.upscale.choosing import Choice
 
 SCORED = 320  # pixels a side of the middle
-SHARES = (0.0, 0.5, 1.0)
+LEVELS = (0, 1, 2)
 
 Damaged = tuple[np.ndarray, int | None]
 
@@ -74,8 +74,8 @@ def main() -> None:
     arguments = parser.parse_args()
     distance = vgg_percep.load(arguments.shared / "data/vgg/vgg19_conv1_1-conv3_4.safetensors")
     networks, scale, done = Choice(), arguments.scale, damages()
-    scores: dict[tuple[str, float], list[tuple[float, float]]] = {}
-    chosen: dict[tuple[str, bool], list[float]] = {}
+    scores: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    chosen: dict[tuple[str, bool], list[int]] = {}
     for whole in originals(arguments.shared, arguments.every):
         height, width = (side // scale * scale for side in whole.shape[:2])
         original = whole[:height, :width]
@@ -84,23 +84,23 @@ def main() -> None:
             pixels, quality = harm(bicubic(original, scale))
             for known in (True, False):
                 found = damage.measure(pixels, quality if known else None)
-                chosen.setdefault((name, known), []).append(found.share(scale))
-            for share in SHARES:
-                engines = networks.of_share(share).for_scale(scale)
+                chosen.setdefault((name, known), []).append(found.level(scale))
+            for level in LEVELS:
+                engines = networks.of_level(level).for_scale(scale)
                 made = upscale.enlarge(images.Picture(pixels), engines, width, height).pixels
                 ours = values(middle(made))
                 with torch.no_grad():
                     score = float(psnr_y(ours, wanted, scale)), float(distance(ours, wanted))
-                scores.setdefault((name, share), []).append(score)
-    print(f"| ×{scale}, damage | clean PSNR-Y, vgg-percep | half | damaged | auto: file | auto: pixels | shares |")
+                scores.setdefault((name, level), []).append(score)
+    print(f"| ×{scale}, damage | clean PSNR-Y, vgg-percep | slight | strong | auto: file | auto: pixels | chosen |")
     print("|---|---|---|---|---|---|---|")
     for name in done:
-        cells = [np.mean(scores[name, share], axis=0) for share in SHARES]
+        cells = [np.mean(scores[name, level], axis=0) for level in LEVELS]
         for known in (True, False):
-            taken = [scores[name, share][at] for at, share in enumerate(chosen[name, known])]
+            taken = [scores[name, level][at] for at, level in enumerate(chosen[name, known])]
             cells.append(np.mean(taken, axis=0))
         told = " ".join(
-            f"{share:g}:{chosen[name, True].count(share)}/{chosen[name, False].count(share)}" for share in SHARES
+            f"{level}:{chosen[name, True].count(level)}/{chosen[name, False].count(level)}" for level in LEVELS
         )
         print(f"| {name} | " + " | ".join(f"{psnr:.2f}, {far:.4f}" for psnr, far in cells) + f" | {told} |")
 

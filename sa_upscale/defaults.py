@@ -6,8 +6,8 @@ AUTO = "auto"
 DEFAULTS = {"image": AUTO, "video": "compact-fidelity"}
 """What is taken where no checkpoint is named."""
 
-CLEAN, DAMAGED = "compact", "compact-real"
-"""The families that `AUTO` chooses from: for pictures as they were taken, and for noise and JPEG blocks."""
+CLEAN, SAVED, DAMAGED = "compact", "compact-photo", "compact-real"
+"""The families that `AUTO` chooses from: for pictures as they were taken, slight noise or compression, and strong."""
 
 SCALES = (1, 8)
 """How many times as large results can be, least and most."""

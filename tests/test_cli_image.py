@@ -86,7 +86,7 @@ def test_an_animation_stays_one(run, tmp_path, network):
     ("arguments", "code", "message"),
     [
         (["--strength", "0.5", "--model", "{network}"], 1, "no sibling"),
-        (["--denoise", "1", "--model", "compact"], 1, "take compact-x4-real"),
+        (["--denoise", "1", "--model", "compact"], 1, "take compact-x4-photo or compact-x2-photo or compact-x4-real"),
         (["--strength", "2"], 2, "--strength"),
         (["--lossless", "--model", "{network}"], 1, "JPEG cannot be lossless"),
         (["--width", "900", "--model", "{network}"], 1, "8 is the most"),

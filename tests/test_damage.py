@@ -40,7 +40,7 @@ def decoded(data):
 @pytest.mark.parametrize("picture", [scene(), scene(seed=3), np.zeros((64, 64, 3), np.uint8), scene(20, 30)])
 def test_a_clean_picture_has_no_damage(picture):
     found = damage.measure(picture)
-    assert (found.share(4), found.kinds) == (0, [])
+    assert (found.level(4), found.kinds) == (0, [])
 
 
 @pytest.mark.parametrize("sigma", [4, 8, 16])
@@ -51,9 +51,9 @@ def test_white_noise_is_found_and_measured(sigma):
 
 
 def test_noise_decides_by_its_strength():
-    found_by_strength = [damage.measure(noisy(scene(), sigma)) for sigma in (1, 2, 5, 9, 14)]
-    assert [found.share(4) for found in found_by_strength] == [0, 0, 0.5, 1, 1]
-    assert [found.share(2) for found in found_by_strength] == [0, 0, 0.5, 0.5, 1]
+    found_by_strength = [damage.measure(noisy(scene(), sigma)) for sigma in (1, 2, 5, 11.5, 16)]
+    assert [found.level(4) for found in found_by_strength] == [0, 0, 1, 2, 2]
+    assert [found.level(2) for found in found_by_strength] == [0, 0, 1, 1, 2]
     assert damage.measure(noisy(scene(), 9)).kinds == ["noise"]
 
 
@@ -70,7 +70,7 @@ def test_fine_texture_and_dithering_are_no_noise():
 def test_blocks_are_found_wherever_the_picture_was_cropped(shift):
     picture = decoded(jpeg(scene(), 40))[shift[0] :, shift[1] :]
     assert damage.measure(picture).kinds == ["JPEG blocks"]
-    assert damage.measure(picture).share(4) == 1
+    assert damage.measure(picture).level(4) == 2
 
 
 def terminal(ink, paper):
@@ -114,31 +114,33 @@ def test_stripes_of_the_period_of_blocks_are_no_blocks():
 
 
 @pytest.mark.parametrize(
-    ("quality", "shares"),
+    ("quality", "levels"),
     [
         (None, (0, 0)),
         (100, (0, 0)),
-        (95, (0, 0)),
-        (94, (0.5, 0.5)),
-        (84, (0.5, 0.5)),
-        (83, (1, 0.5)),
-        (56, (1, 0.5)),
-        (55, (1, 1)),
-        (30, (1, 1)),
+        (96, (0, 0)),
+        (95, (1, 1)),
+        (71, (1, 1)),
+        (70, (2, 1)),
+        (56, (2, 1)),
+        (55, (2, 2)),
+        (30, (2, 2)),
     ],
 )
-def test_the_quality_of_a_jpeg_decides_where_its_blocks_cannot_be_seen(quality, shares):
+def test_the_quality_of_a_jpeg_decides_where_its_blocks_cannot_be_seen(quality, levels):
     for found in (damage.measure(scene(24, 24), quality), damage.Damage(quality=quality)):
-        assert (found.share(2.1), found.share(2)) == shares
+        assert (found.level(2.1), found.level(2)) == levels
 
 
-def test_a_fine_jpeg_with_its_own_faint_blocks_is_spared():
-    assert damage.Damage(blocks=0.4, quality=96).share(4) == 0.5
-    assert damage.Damage(blocks=0.4).share(4) == 1
+@pytest.mark.parametrize("quality", [71, 85, 97])
+def test_a_jpegs_own_blocks_are_judged_by_its_quality_and_those_of_an_earlier_file_as_they_are(quality):
+    assert damage.Damage(blocks=0.4).level(4) == 2
+    assert damage.Damage(blocks=0.7, quality=quality).level(4) == 1
+    assert damage.Damage(blocks=1.0, quality=quality).level(4) == 2
 
 
 def test_up_to_twice_the_size_only_plain_blocks_are_taken_away_wholly():
-    assert [damage.Damage(blocks=blocks).share(2) for blocks in (0.3, 0.4, 0.8, 1.0)] == [0, 0.5, 0.5, 1]
+    assert [damage.Damage(blocks=blocks).level(2) for blocks in (0.3, 0.4, 0.8, 1.0)] == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("bad", [noisy(scene(), 9), decoded(jpeg(scene(), 40))])
@@ -168,9 +170,9 @@ def test_pictures_of_any_shape_can_be_measured(size, dtype):
 
 def test_floats_beyond_white_and_nonsense_are_no_damage():
     strange = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32) * 1e30
-    assert damage.measure(strange).share(4) == 0
+    assert damage.measure(strange).level(4) == 0
     for value in (np.inf, np.nan):
-        assert damage.measure(np.full((64, 64, 1), value, np.float32)).share(4) == 0
+        assert damage.measure(np.full((64, 64, 1), value, np.float32)).level(4) == 0
 
 
 def test_large_pictures_are_looked_at_in_windows():
@@ -201,23 +203,35 @@ def test_each_picture_gets_the_network_that_suits_it(automatic, tmp_path):
     results = run_jobs(plan_jobs([clean, little, much], size=Size(4)), automatic)
     assert [(result.networks, result.damage) for result in results] == [
         (["compact-x4"], []),
-        (["compact-x4-real (denoise 0.5)"], ["noise"]),
+        (["compact-x4-photo"], ["noise"]),
         (["compact-x4-real"], ["JPEG blocks"]),
     ]
-    for result, name in zip(results, ("compact-x4", "compact-x4-real (denoise 0.5)", "compact-x4-real"), strict=True):
+    for result, name in zip(results, ("compact-x4", "compact-x4-photo", "compact-x4-real"), strict=True):
         assert f", {name}, x4" in str(Image.open(result.target).info) or name.encode() in result.target.read_bytes()
-        named = Upscaler(name.split()[0], 4, denoise=0.5 if "(" in name else None, device="cpu", precision="fp32")
+        named = Upscaler(name, 4, device="cpu", precision="fp32")
         named.image_file(result.source, tmp_path / f"named{result.source.suffix}")
         again = images.read(tmp_path / f"named{result.source.suffix}").pixels
         assert np.array_equal(images.read(result.target).pixels, again)
 
 
 def test_up_to_twice_the_size_less_is_taken_away(tmp_path):
-    little, much = (saved(tmp_path, f"{sigma}.png", noisy(scene(64, 80), sigma)) for sigma in (9, 20))
-    half, whole = "compact-x4-real (denoise 0.5)", "compact-x4-real"
-    for source, scale, network in ((little, 2, half), (little, 2.1, whole), (much, 2, whole)):
+    slight, strong = (tmp_path / f"{quality}.jpg" for quality in (65, 50))
+    for file in (slight, strong):
+        file.write_bytes(jpeg(scene(64, 80), int(file.stem)))
+    for source, scale, network in (
+        (slight, 2, "compact-x2-photo"),
+        (slight, 2.1, "compact-x4-real"),
+        (strong, 2, "compact-x4-real"),
+    ):
         result = Upscaler("auto", scale, device="cpu", precision="fp32").image_file(source, tmp_path / "out.png")
         assert result.networks == [network]
+
+
+def test_after_the_networks_for_damage_come_those_for_clean_pictures(tmp_path):
+    source = tmp_path / "in.jpg"
+    source.write_bytes(jpeg(scene(24, 32), 90))
+    result = Upscaler("auto", 8, device="cpu", precision="fp32").image_file(source, tmp_path / "out.png")
+    assert result.networks == ["compact-x4-photo", "compact-x2"]
 
 
 def test_a_share_that_is_asked_for_ends_the_choice(tmp_path):
@@ -233,7 +247,7 @@ def test_a_share_that_is_asked_for_ends_the_choice(tmp_path):
 
 
 def test_animations_are_judged_by_their_first_frame_and_played_whole(automatic, tmp_path):
-    frames = [(images.Picture(noisy(scene(64, 80), 12, seed)), 40.0) for seed in range(3)]
+    frames = [(images.Picture(noisy(scene(64, 80), 16, seed)), 40.0) for seed in range(3)]
     images.write_frames(tmp_path / "in.png", iter(frames), 3, 0)
     result = automatic.image_file(tmp_path / "in.png", tmp_path / "out.png")
     assert result.damage == ["noise"]
@@ -242,14 +256,14 @@ def test_animations_are_judged_by_their_first_frame_and_played_whole(automatic, 
 
 def test_a_picture_made_in_strips_is_judged_as_well(automatic, tmp_path, monkeypatch):
     monkeypatch.setattr("sa_upscale.upscale.work.STREAM_PIXELS", 1000)
-    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 12))
+    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 16))
     ready = automatic.prepare(source, tmp_path / "out.png", Output())
     assert ready.picture is None
     assert ready.found == damage.measure(images.read(source).pixels)
 
 
 def test_reducing_needs_no_look(tmp_path):
-    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 12))
+    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 16))
     upscaler = Upscaler("auto", Size(4, max_size=40), device="cpu")
     assert upscaler.prepare(source, tmp_path / "out.png", Output()).found is None
 
@@ -257,7 +271,7 @@ def test_reducing_needs_no_look(tmp_path):
 def test_arrays_are_judged_too():
     import sa_upscale
 
-    bad = noisy(scene(64, 80), 12)
+    bad = noisy(scene(64, 80), 16)
     by_itself = sa_upscale.load(device="cpu", precision="fp32")(bad)
     assert np.array_equal(by_itself, sa_upscale.load("compact-real", device="cpu", precision="fp32")(bad))
 
@@ -267,7 +281,7 @@ def test_the_line_and_the_events_tell_what_was_chosen(tmp_path):
 
     from sa_upscale.cli import app
 
-    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 12))
+    source = saved(tmp_path, "in.png", noisy(scene(64, 80), 16))
     saved(tmp_path, "fine.png", scene(40, 48))
     run = ["image", str(source), str(tmp_path / "fine.png"), "-o", str(tmp_path / "out"), "--device", "cpu"]
     lines = CliRunner().invoke(app, run).stdout.splitlines()

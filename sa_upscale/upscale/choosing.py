@@ -1,34 +1,27 @@
 """The default instead of one checkpoint: networks by what is wrong with each picture."""
 
 from sa_upscale import images
-from sa_upscale.defaults import CLEAN, DAMAGED
+from sa_upscale.defaults import CLEAN, DAMAGED, SAVED
 from sa_upscale.upscale import damage
 from sa_upscale.upscale.networks import Networks
 
 
 class Choice:
-    """`Networks` for pictures as they were taken, and for those with noise or JPEG blocks; loaded when first needed.
-
-    What is little damaged gets a mixture of both.  `options` are those of `Networks`.
-    """
+    """`Networks` for pictures by how bad they are; loaded when first needed.  `options` are those of `Networks`."""
 
     def __init__(self, **options):
-        self._by_share = {
-            0.0: Networks(CLEAN, **options),
-            0.5: Networks(DAMAGED, denoise=0.5, **options),
-            1.0: Networks(DAMAGED, **options),
-        }
+        self._by_level = [Networks(family, **options) for family in (CLEAN, SAVED, DAMAGED)]
 
     @property
     def clean(self) -> Networks:
-        return self._by_share[0.0]
+        return self._by_level[0]
 
     def of(self, found: damage.Damage, scale: float) -> Networks:
-        return self.of_share(found.share(scale))
+        return self.of_level(found.level(scale))
 
-    def of_share(self, share: float) -> Networks:
-        """Those that take away 0, 0.5 or 1 of what is wrong."""
-        return self._by_share[share]
+    def of_level(self, level: int) -> Networks:
+        """Those for nothing to speak of (0), slight (1) or strong (2) damage."""
+        return self._by_level[level]
 
 
 def look(opened: images.Opened, picture: images.Picture | None = None) -> damage.Damage:

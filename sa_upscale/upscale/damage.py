@@ -46,23 +46,21 @@ class Damage:
     @property
     def kinds(self) -> list[str]:
         """What is bad enough to be taken away, in words."""
-        return [kind for kind, share in self._shares(_MUCH).items() if share]
+        return [kind for kind, level in self._levels(_MUCH).items() if level]
 
-    def share(self, scale: float) -> float:
-        """How much of it should be taken away where the picture is enlarged by `scale`: 0, 0.5 or 1.
+    def level(self, scale: float) -> int:
+        """How bad it is for a picture to be enlarged by `scale`: 0 nothing to speak of, 1 slightly, 2 strongly.
 
         The limits are where, on pictures of Kodak and BSD reduced four times (twice for scales up to 2) and then
-        damaged, the networks' results came to be nearer to the original (PSNR, `vgg-percep`) than those of the next
-        lower share.
+        damaged, the results of the networks for that level came to be nearer to the original (PSNR, `vgg-percep`) than
+        those of the networks for the next lower one.
         """
-        return max(self._shares(_MUCH_AT_TWICE if scale <= 2 else _MUCH).values())
+        return max(self._levels(_MUCH_AT_TWICE if scale <= 2 else _MUCH).values())
 
-    def _shares(self, much: "_Limits") -> dict[str, float]:
+    def _levels(self, much: "_Limits") -> dict[str, int]:
         lost = 0 if self.quality is None else 100 - self.quality
-        blocky = _level(self.blocks, _SOME.blocks, much.blocks)
-        if self.quality and lost < _SOME.lost:
-            # A fine JPEG shows its own blocks where it is smooth.
-            blocky = min(blocky, 0.5)
+        # A JPEG shows its own blocks where it is smooth, and its quality tells how bad they are.
+        blocky = _level(self.blocks, _SOME.blocks, _OTHERS if self.quality else much.blocks)
         return {
             "noise": _level(self.noise, _SOME.noise, much.noise),
             "JPEG blocks": max(blocky, _level(lost, _SOME.lost, much.lost)),
@@ -70,21 +68,22 @@ class Damage:
 
 
 class _Limits(NamedTuple):
-    """From where on something is taken away: noise, blocks, and what a JPEG's quality lacks of 100."""
+    """From where on there is some damage, or much: noise, blocks, and what a JPEG's quality lacks of 100."""
 
     noise: float
     blocks: float
     lost: int
 
 
-_SOME = _Limits(noise=2.5, blocks=0.35, lost=6)  # by half
-_MUCH = _Limits(noise=5.0, blocks=0.35, lost=17)  # wholly
+_SOME = _Limits(noise=2.0, blocks=0.35, lost=5)
+_MUCH = _Limits(noise=7.5, blocks=0.35, lost=30)
 # Up to twice the size, the finest detail of the source is still seen as such, and smoothing it costs more.
 _MUCH_AT_TWICE = _Limits(noise=8.0, blocks=0.9, lost=45)
+_OTHERS = 0.9  # in a JPEG of any quality, the blocks of an earlier file
 
 
-def _level(value: float, some: float, much: float) -> float:
-    return 1.0 if value >= much else 0.5 if value >= some else 0.0
+def _level(value: float, some: float, much: float) -> int:
+    return 2 if value >= much else 1 if value >= some else 0
 
 
 def measure(pixels: np.ndarray, quality: int | None = None) -> Damage:
