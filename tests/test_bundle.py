@@ -123,6 +123,11 @@ def test_retraining_takes_out_what_was_published_and_the_same_file_does_not(chec
     assert checkpoints.load("first-x2").sha256 == sha256
 
 
+def test_a_new_checkpoint_belongs_to_the_family_of_all_scales_of_its_kind(checkout):
+    ship(checkout, "sa_upscale/bundled/third-x2-photo.safetensors")
+    assert checkpoints.entries()["third-x2-photo"].family == "third-photo"
+
+
 def test_what_int8_cost_holds_for_the_weights_it_was_measured_of(checkout):
     ship(checkout, "sa_upscale/bundled/first-x2.safetensors")
     registry.update(checkout / "weights.toml", "first-x2", {"int8_loss": 0.01}, after=None)

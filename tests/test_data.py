@@ -421,19 +421,24 @@ def photo_like(file, side):
     Image.fromarray(np.stack([disc, 40 + x * 150 // side, 255 - disc], axis=-1).astype(np.uint8)).save(file)
 
 
+def changes(touched, untouched):
+    """What was changed in the LR of samples, of those in which anything was."""
+    differences = []
+    for (lr, hr), (before, same_hr) in zip(touched, untouched, strict=True):
+        assert lr.dtype == np.uint8
+        assert lr.shape == before.shape
+        np.testing.assert_array_equal(hr, same_hr)
+        differences.append(lr.astype(float) - before)
+    return [difference for difference in differences if difference.any()]
+
+
 def test_a_share_of_pictures_has_traces_of_an_earlier_file(tmp_path):
     photo_like(tmp_path / "photo.png", 160)
     options = Options((str(tmp_path),), patch=128, validation=str(tmp_path))
     clean, clean_pairs = data.open_source(options, scale=4, window=1)
     traced, pairs = data.open_source(replace(options, traces=0.3), scale=4, window=1)
     np.testing.assert_array_equal(pairs[0][0], clean_pairs[0][0])
-    differences = []
-    for (lr, hr), (untouched, same_hr) in zip(samples(traced, 80), samples(clean, 80), strict=True):
-        assert lr.dtype == np.uint8
-        assert lr.shape == untouched.shape
-        np.testing.assert_array_equal(hr, same_hr)
-        differences.append(lr.astype(float) - untouched)
-    touched = [difference for difference in differences if difference.any()]
+    touched = changes(samples(traced, 80), samples(clean, 80))
     assert 14 <= len(touched) <= 34
     assert all(0.1 < difference.std() < 16 and abs(difference.mean()) < 2 for difference in touched)
     again, _ = traced.sample(np.random.default_rng(7))
@@ -473,13 +478,7 @@ def test_a_share_of_pictures_is_damaged_at_their_own_size(tmp_path):
     clean, clean_pairs = data.open_source(options, scale=4, window=1)
     damaged, pairs = data.open_source(replace(options, damage=0.6), scale=4, window=1)
     np.testing.assert_array_equal(pairs[0][0], clean_pairs[0][0])
-    differences = []
-    for (lr, hr), (untouched, same_hr) in zip(samples(damaged, 80), samples(clean, 80), strict=True):
-        assert lr.dtype == np.uint8
-        assert lr.shape == untouched.shape
-        np.testing.assert_array_equal(hr, same_hr)
-        differences.append(lr.astype(float) - untouched)
-    touched = [difference for difference in differences if difference.any()]
+    touched = changes(samples(damaged, 80), samples(clean, 80))
     assert 36 <= len(touched) <= 60
     # Halved chroma is far off at the edge of a disc of another colour.
     assert all(0.1 < difference.std() < 24 and abs(difference.mean()) < 2 for difference in touched)

@@ -77,7 +77,7 @@ def register(target: Path) -> None:
     if tables.get(name, {}).get("sha256") != sha256:
         values |= dict.fromkeys(("bundled", "repo", "file", "revision", "int8_loss")) | {place: target.name}
     if name not in tables:
-        values["family"] = re.sub(r"-x\d+$", "", name)
+        values["family"] = re.sub(r"-x\d+(?=-|$)", "", name)
         values["description"] = json.loads(metadata["recipe"])["description"]
     to_come = name not in tables or tables[name].get("published") is False
     bundled = [other for other, table in tables.items() if "bundled" in table and other != name]

@@ -31,26 +31,35 @@ class Noisy:
         return np.rint(noisy).clip(0, 255).astype(np.uint8), hr
 
 
-class Damaged:
+class _Touched:
+    """Another source's samples of pictures, the LR of `share` of them changed."""
+
+    def __init__(self, source: Source, share: float):
+        self.source, self.share = source, share
+
+    def sample(self, rng: np.random.Generator) -> Pair:
+        """A sample of the source, its LR changed or not."""
+        lr, hr = self.source.sample(rng)
+        if rng.random() >= self.share:
+            return lr, hr
+        return np.rint(self._changed(lr, hr, rng)).clip(0, 255).astype(np.uint8), hr
+
+    def _changed(self, lr: np.ndarray, hr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        raise NotImplementedError
+
+
+class Damaged(_Touched):
     """Another source's samples of pictures, `share` of them with noise in their LR, JPEG compression, or both.
 
     Each about as often: normal noise (a σ of up to 8 of 255, at the brightness alone or in each channel), and a quality
     of 60 to 96 with blocks lying anywhere, chroma halved in every other one.
     """
 
-    def __init__(self, source: Source, share: float):
-        self.source, self.share = source, share
-
-    def sample(self, rng: np.random.Generator) -> Pair:
-        """A sample of the source, its LR damaged."""
-        lr, hr = self.source.sample(rng)
-        if rng.random() >= self.share:
-            return lr, hr
-        damaged = _damaged(lr.astype(np.float32), rng, halving=True)
-        return np.rint(damaged).clip(0, 255).astype(np.uint8), hr
+    def _changed(self, lr: np.ndarray, hr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return _damaged(lr.astype(np.float32), rng, halving=True)
 
 
-class Traced:
+class Traced(_Touched):
     """Another source's samples of pictures, `share` of them with traces of an earlier file in their LR.
 
     The earlier file has between 0.6 and twice the LR's size, drawn anew for each sample as all else is.  It gets what
@@ -59,21 +68,13 @@ class Traced:
     taken for detail by a network that has never seen them.
     """
 
-    def __init__(self, source: Source, share: float):
-        self.source, self.share = source, share
-
-    def sample(self, rng: np.random.Generator) -> Pair:
-        """A sample of the source, the traces added to its LR."""
-        lr, hr = self.source.sample(rng)
-        if rng.random() >= self.share:
-            return lr, hr
+    def _changed(self, lr: np.ndarray, hr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         smallest, largest = np.log2(TRACE_SCALES)
         factor = 2 ** rng.uniform(smallest, largest)
         height, width = (max(1, round(side * factor)) for side in lr.shape[:2])
         earlier = Image.fromarray(hr).resize((width, height), Image.Resampling.BICUBIC)
         before = np.asarray(earlier, np.float32)
-        traces = _resized(_damaged(before, rng, halving=factor >= 1) - before, lr.shape[1], lr.shape[0])
-        return np.rint(lr + traces).clip(0, 255).astype(np.uint8), hr
+        return lr + _resized(_damaged(before, rng, halving=factor >= 1) - before, lr.shape[1], lr.shape[0])
 
 
 def _damaged(picture: np.ndarray, rng: np.random.Generator, *, halving: bool) -> np.ndarray:
