@@ -335,22 +335,28 @@ def test_what_else_the_papers_say():
             assert stages[-1].train.stability_every == 5000
 
 
-def test_our_rrdb_networks_differ_in_their_losses_alone():
-    at_hand = (1.0, {"layers": {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0}})
-    for names, expected in (
-        (("esrgan-x4", "sa-esrgan-x4", "sa-esrgan-lv-x4", "rrdb-ldl-x4"), at_hand),
-        (
-            ("esrgan-lite-x4", "sa-esrgan-lite-x4", "rrdb-ldl-lite-x4"),
-            terms(loaded("compact-x4").stages[0])["perceptual"],
-        ),
-    ):
-        recipes = [loaded(name) for name in names]
-        assert len({str(recipe.model) for recipe in recipes}) == 1
-        stages = [stage for recipe in recipes for stage in recipe.stages]
-        assert len({str((stage.data, stage.train, stage.discriminator)) for stage in stages}) == 1
-        perceptual = [terms(stage)["perceptual"] for stage in stages]
-        assert perceptual == [expected] * len(names)
-        assert len({str(terms(stage)) for stage in stages}) == len(names)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("esrgan-x4", "sa-esrgan-x4", "sa-esrgan-lv-x4", "rrdb-ldl-x4"),
+        ("esrgan-lite-x4", "sa-esrgan-lite-x4", "rrdb-ldl-lite-x4"),
+    ],
+)
+def test_our_rrdb_networks_differ_in_their_losses_alone(names):
+    recipes = [loaded(name) for name in names]
+    assert len({str(recipe.model) for recipe in recipes}) == 1
+    stages = [stage for recipe in recipes for stage in recipe.stages]
+    assert len({str((stage.data, stage.train, stage.discriminator)) for stage in stages}) == 1
+    expected = terms(loaded("compact-x4").stages[0])["perceptual"]
+    assert [terms(stage)["perceptual"] for stage in stages] == [expected] * len(names)
+    assert len({str(terms(stage)) for stage in stages}) == len(names)
+
+
+@pytest.mark.parametrize("name", ["rrdb-fidelity", "esrgan", "sa-esrgan", "rrdb-ldl"])
+def test_the_networks_of_six_blocks_are_trained_by_the_losses_of_23(name):
+    lite, full = (loaded(f"{name}{size}-x4").stages[0] for size in ("-lite", ""))
+    assert terms(lite) == terms(full)
+    assert lite.discriminator == full.discriminator
 
 
 def test_the_stage_of_a_checkpoint_names_the_objective_that_finetuning_goes_on_with():
