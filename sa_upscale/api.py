@@ -35,9 +35,9 @@ def load(
     """The network called `name`, ready to enlarge by `scale` (1 to 8).
 
     `name` is a checkpoint or family of `models list`, or a file; what is not on this machine is fetched.  By default
-    noise and JPEG blocks found in each picture decide between compact and compact-real.  `device` is "cpu", "cuda",
-    "cuda:N" or "mps", `precision` "fp32", "bf16" or "fp16", `tile` the side of tiles in source pixels; by default each
-    is the best there is.  `strength` and `denoise` (0 to 1) mix the weights of siblings, `tta` takes
+    noise and compression found in each picture decide between compact, compact-photo and compact-real.  `device` is
+    "cpu", "cuda", "cuda:N" or "mps", `precision` "fp32", "bf16" or "fp16", `tile` the side of tiles in source pixels;
+    by default each is the best there is.  `strength` and `denoise` (0 to 1) mix the weights of siblings, `tta` takes
     the mean of eight turned runs, `match_color` keeps the low frequencies of the source.  `on_notice(line)` hears what
     is good to know; by default it becomes a warning.
 

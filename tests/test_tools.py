@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from sa_upscale import degrade, images
+from sa_upscale.upscale import inspector
 from tests.conftest import ROOT
-from tools import contact_sheet, draw_pictures
+from tools import contact_sheet, draw_pictures, train_inspector
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +163,46 @@ def test_the_crops_of_the_list_lie_in_their_pictures(shared):
         left, top, across, down = crop.box
         assert min(crop.box) >= 0
         assert (left + across <= width, top + down <= height) == (True, True), crop.label
+
+
+# ---- the inspector ----
+
+
+@pytest.fixture
+def undamaged(tmp_path):
+    """Files of a soft picture large enough to be reduced."""
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        small = Image.fromarray(rng.integers(0, 255, (24, 24, 3), np.uint8))
+        small.resize((480, 480), Image.Resampling.BICUBIC).save(tmp_path / f"{i}.png")
+    return sorted(tmp_path.glob("*.png"))
+
+
+def test_examples_of_damage_are_marked_as_what_they_are(undamaged):
+    examples = train_inspector.Examples(undamaged, undamaged)
+    rng = np.random.default_rng(0)
+    drawn = [examples.sample(rng) for _ in range(200)]
+    assert {(luma.shape, luma.dtype.name) for luma, _ in drawn} == {((train_inspector.SIDE,) * 2, "uint8")}
+    targets = np.array([target for _, target in drawn])
+    none, told = (targets[:, :2] == 0).all(1), targets[:, 2] > 0
+    assert 0.25 < none.mean() < 0.75
+    assert 0.7 < told.mean() < 1
+    assert targets[:, 0].max() <= inspector.targets(train_inspector.MOST_NOISE, 0)[0]
+    assert targets[:, 1].max() <= inspector.targets(0, 90)[1]
+    again = [examples.sample(rng) for rng in [np.random.default_rng(0)] for _ in range(200)]
+    assert all(np.array_equal(luma, other) for (luma, _), (other, _) in zip(drawn, again, strict=True))
+
+
+def test_the_inspector_learns_and_its_file_says_of_what(undamaged, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_inspector, "HELD_OUT", 8)
+    monkeypatch.setattr(train_inspector, "BATCH", 4)
+    folder, target = str(undamaged[0].parent), tmp_path / "inspector.safetensors"
+    told = ["--data", folder, "--drawings", folder, "--examples", "24", "--steps", "3"]
+    licence = ["--licence", "CC0-1.0", "--trained-on", "two pictures"]
+    monkeypatch.setattr(sys, "argv", ["train_inspector", str(target), *told, *licence])
+    train_inspector.main()
+    assert "mean error: noise" in capsys.readouterr().out
+    with safe_open(target, "np") as file:
+        assert file.metadata()["trained_on"] == "two pictures"
+        assert file.metadata()["steps"] == "3"
+        assert set(file.keys()) == set(inspector.Inspector().state_dict())

@@ -13,6 +13,8 @@ from PIL import Image
 from sa_upscale import checkpoints
 from tests.conftest import ROOT
 
+INSPECTOR = "upscale/inspector.safetensors"
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
@@ -26,7 +28,14 @@ def wheel(tmp_path_factory):
 
 def test_what_is_needed_is_in_it(wheel):
     package = wheel / "sa_upscale"
-    for file in ("weights.toml", "py.typed", "report/page.css", "report/comparison.js", "recipes/compact-x4.toml"):
+    for file in (
+        "weights.toml",
+        "py.typed",
+        "report/page.css",
+        "report/comparison.js",
+        "recipes/compact-x4.toml",
+        INSPECTOR,
+    ):
         assert (package / file).is_file(), file
     for entry in checkpoints.entries().values():
         if entry.bundled and entry.usable:

@@ -31,7 +31,7 @@ def _model(more: str = "."):
 
 
 ModelOption = _model()
-ImageModelOption = _model("; auto: compact, or compact-real for noise and JPEG blocks.")
+ImageModelOption = _model("; auto: compact, or compact-photo or compact-real for noise and compression.")
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the fastest there is by default.", show_default=False)
 ]

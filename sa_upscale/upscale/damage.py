@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from sa_upscale.images.picture import top
+from sa_upscale.upscale.inspector import inspect
 
 WINDOW = 352
 """Large pictures are looked at in three by three windows of this side in pixels: as telling, and quicker."""
@@ -18,29 +19,24 @@ _FLATTEST = 0.1  # of the squares: those with the least structure of their own
 _KEPT = 0.8  # of the deviation of pure noise is found in the flattest of its squares
 _WHITE = (0.8, 1.6)  # of the ratio in `_noise`, which is 1 for white noise; dithering is below, structure above
 _LOUDEST = 40  # of 255: a chequered pattern rather than noise
-_PERIOD = 8  # pixels a side of JPEG's blocks
-_JUMP = 4  # of 255: a larger step is an edge
-_CERTAIN = 3.5  # standard errors by which the columns at one phase have to stand out
+_STEP = 0.5  # of 255: less is rounding
 _OUTLINE = 32  # of 255: a step higher than that is a thing's outline
-# What is drawn on a grid has a larger share of outlines among its steps.  JPEGs of quality 10 have 0.23, of 2 0.45.
-_DRAWN = 0.5
-
+_DRAWN = 0.5  # of the steps: photographs have at most 0.3 outlines among theirs, terminals and pixel art 0.6 to 1
 _MIXED = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 """Second differences in both directions: blind to plane slopes, and of norm 1."""
-
-Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
 class Damage:
     """What was found.
 
-    `noise` is the standard deviation of white noise, `blocks` the mean jump at the edges of 8x8 blocks beyond what is
-    between them, both in 255ths of white and of luma; 0 where there is none.  `quality` is the estimate of a JPEG file.
+    `noise` is the standard deviation of white noise, in 255ths of white and of luma.  `compression` is by how many
+    points out of 100 the quality of a JPEG falls short that looks as compressed as the pixels do; `quality` is the
+    estimate of a JPEG file, None for others.
     """
 
     noise: float = 0.0
-    blocks: float = 0.0
+    compression: float = 0.0
     quality: int | None = None
 
     @property
@@ -58,29 +54,28 @@ class Damage:
         return max(self._levels(_MUCH_AT_TWICE if scale <= 2 else _MUCH).values())
 
     def _levels(self, much: "_Limits") -> dict[str, int]:
-        lost = 0 if self.quality is None else 100 - self.quality
-        # A JPEG shows its own blocks where it is smooth, and its quality tells how bad they are.
-        blocky = _level(self.blocks, _SOME.blocks, _OTHERS if self.quality else much.blocks)
+        told = 0 if self.quality is None else 100 - self.quality
+        # A file knows better than its pixels, unless it was a far worse one before.
+        seen = self.compression if self.quality is None or self.compression > told + _WORSE else 0
         return {
             "noise": _level(self.noise, _SOME.noise, much.noise),
-            "JPEG blocks": max(blocky, _level(lost, _SOME.lost, much.lost)),
+            "compression": max(_level(told, _SOME.lost, much.lost), _level(seen, _SEEN, much.lost)),
         }
 
 
 class _Limits(NamedTuple):
-    """From where on there is some damage, or much: noise, blocks, and what a JPEG's quality lacks of 100."""
+    """From where on there is some damage, or much: noise, and what a JPEG's quality lacks of 100."""
 
     noise: float
-    blocks: float
     lost: int
 
 
-_SOME = _Limits(noise=2.0, blocks=0.35, lost=5)
-# Blocks by what old photos look like: of JPEGs of 75 and 80 saved as PNG, `vgg-percep` is the same by both networks.
-_MUCH = _Limits(noise=7.5, blocks=0.35, lost=30)
+_SOME = _Limits(noise=2.0, lost=5)
+_MUCH = _Limits(noise=7.5, lost=30)
 # Up to twice the size, the finest detail of the source is still seen as such, and smoothing it costs more.
-_MUCH_AT_TWICE = _Limits(noise=8.0, blocks=0.9, lost=45)
-_OTHERS = 0.9  # in a JPEG of any quality, the blocks of an earlier file
+_MUCH_AT_TWICE = _Limits(noise=8.0, lost=45)
+_SEEN = 7.5  # of 100, where no file tells: up to 5 is seen in photographs that have none
+_WORSE = 15
 
 
 def _level(value: float, some: float, much: float) -> int:
@@ -95,7 +90,10 @@ def measure(pixels: np.ndarray, quality: int | None = None) -> Damage:
 def measure_rows(bands: Iterable[np.ndarray], height: int, width: int, quality: int | None = None) -> Damage:
     """Likewise of a picture that comes in bands of rows, of which only the windows that are looked at are kept."""
     windows = list(_windows(bands, height, width))
-    return Damage(_noise(windows), _blocks(windows), quality)
+    seen, compression = (0.0, 0.0) if _drawn(windows) else inspect(windows)
+    # Where squares are flat, noise can be measured, which is surer.
+    noise = _noise(windows) or (seen if seen <= _LOUDEST else 0.0)
+    return Damage(noise, compression, quality)
 
 
 def _windows(bands: Iterable[np.ndarray], height: int, width: int) -> Iterator[np.ndarray]:
@@ -113,11 +111,11 @@ def _windows(bands: Iterable[np.ndarray], height: int, width: int) -> Iterator[n
 
 
 def _spread(length: int) -> list[slice]:
-    """Up to three windows along a side; they begin in one phase of the blocks."""
+    """Up to three windows along a side."""
     if length <= 3 * WINDOW:
         return [slice(0, length)]
     starts = (0, (length - WINDOW) // 2, length - WINDOW)
-    return [slice(start // _PERIOD * _PERIOD, start // _PERIOD * _PERIOD + WINDOW) for start in starts]
+    return [slice(start, start + WINDOW) for start in starts]
 
 
 def _luma(pixels: np.ndarray) -> np.ndarray:
@@ -125,8 +123,8 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype != np.uint8:
         scaled *= np.float32(255 / top(pixels.dtype))
     if pixels.dtype.kind == "f":
-        # Scene-referred values go beyond white.
-        np.clip(scaled, 0, 255, out=scaled)
+        # Scene-referred values go beyond white, and some are no numbers.
+        scaled = np.nan_to_num(scaled, copy=False).clip(0, 255)
     return cv2.cvtColor(scaled, cv2.COLOR_RGB2GRAY) if scaled.shape[2] == 3 else scaled[..., 0]
 
 
@@ -170,38 +168,12 @@ def _of_cells(operation: np.ufunc, values: np.ndarray) -> np.ndarray:
     return operation.reduce(operation.reduce(values.reshape(rows, _CELL, columns, _CELL), axis=1), axis=2)
 
 
-def _blocks(windows: Sequence[np.ndarray]) -> float:
-    """How much higher the step from pixel to pixel is at the edges of blocks than beside them, if it surely is.
-
-    The edges may lie anywhere: pictures are cropped.  Of both directions, the one with the lower steps counts.  Pixel
-    art, tables and terminals have grids, too, with steps that are far higher or none.
-    """
-    return min(_steps(windows), _steps([luma.T for luma in windows]))
-
-
-def _steps(windows: Sequence[np.ndarray]) -> float:
-    """Along rows."""
-    found, outlines, all_steps = [], np.zeros(_PERIOD), np.zeros(_PERIOD)
+def _drawn(windows: Sequence[np.ndarray]) -> bool:
+    """Whether there is little but outlines: sharp things on plain ground, which compression would have made uneven."""
+    outlines = steps = 0
     for luma in windows:
-        if luma.shape[1] < 2 * _PERIOD + 3:
-            continue
-        step = np.abs(np.diff(luma, axis=1))
-        at = step[:, 1:-1]
-        beyond = np.clip(at - (step[:, :-2] + step[:, 2:]) / 2, -_JUMP, _JUMP).mean(0)
-        found.append(_by_phase(beyond))
-        outlines += _by_phase(np.count_nonzero(at > _OUTLINE, axis=0)).sum(0)
-        all_steps += _by_phase(np.count_nonzero(at, axis=0)).sum(0)
-    if not found:
-        return 0.0
-    columns = np.concatenate(found)
-    phase = columns.mean(0).argmax()
-    if outlines[phase] > _DRAWN * all_steps[phase]:
-        return 0.0
-    higher = columns[:, phase] - np.delete(columns, phase, axis=1).mean(1)
-    error = higher.std() / np.sqrt(len(higher))
-    return float(higher.mean()) if higher.mean() > _CERTAIN * error else 0.0
-
-
-def _by_phase(columns: np.ndarray) -> np.ndarray:
-    """A row for each period, of what each column has."""
-    return columns[: len(columns) // _PERIOD * _PERIOD].reshape(-1, _PERIOD)
+        for axis in (0, 1):
+            step = np.abs(np.diff(luma, axis=axis))
+            outlines += np.count_nonzero(step > _OUTLINE)
+            steps += np.count_nonzero(step > _STEP)
+    return outlines > _DRAWN * steps

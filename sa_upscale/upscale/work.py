@@ -89,7 +89,7 @@ class Ready:
 class Upscaler:
     """The networks for one size, loaded once, for as many pictures as there are.
 
-    With the model "auto" each picture is looked at, and noise or JPEG blocks decide on its networks, unless `strength`
+    With the model "auto" each picture is looked at, and noise or compression decide on its networks, unless `strength`
     or `denoise` is given: the former is that of the networks for clean pictures, the latter of those for others.
     `options` and errors as for `Networks`.
     """
