@@ -1,7 +1,7 @@
 """What the choice of `--model auto` is worth: `python -m benchmarks.choice --shared ../shared [--scale 4]`.
 
-Pictures of Kodak and BSD100 are reduced by bicubic, damaged by noise and JPEG, and enlarged by the networks for clean
-pictures, those for slight and those for strong damage, and by what is chosen.  PSNR-Y and `vgg-percep` are of the
+Pictures of Kodak and BSD100 are reduced by bicubic, damaged by noise, JPEG and WebP, and enlarged by the networks for
+clean pictures, those for slight and those for strong damage, and by what is chosen.  PSNR-Y and `vgg-percep` are of the
 middle of each picture, a border of the scale left out; the JPEGs are judged with their quality known, as from a file,
 and without, as if they had been saved as PNG since.  The table is for benchmarks/RESULTS.md.
 """
@@ -39,6 +39,11 @@ def damages() -> dict[str, Callable[[np.ndarray], Damaged]]:
         picture = images.read(stream.getvalue())
         return picture.pixels, picture.quality
 
+    def as_webp(pixels: np.ndarray, quality: int) -> Damaged:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "WEBP", quality=quality)
+        return images.read(stream.getvalue()).pixels, None
+
     def noisy(pixels: np.ndarray, sigma: float) -> np.ndarray:
         return np.clip(np.rint(pixels + generator.normal(0, sigma, pixels.shape)), 0, 255).astype(np.uint8)
 
@@ -46,9 +51,11 @@ def damages() -> dict[str, Callable[[np.ndarray], Damaged]]:
         f"JPEG {quality}": lambda pixels, quality=quality: saved(pixels, quality) for quality in (95, 90, 80, 60, 40)
     }
     noises = {f"noise {sigma}": lambda pixels, sigma=sigma: (noisy(pixels, sigma), None) for sigma in (2, 4, 8, 16)}
+    webps = {f"WebP {quality}": lambda pixels, quality=quality: as_webp(pixels, quality) for quality in (80, 50)}
     return {
         "none": lambda pixels: (pixels, None),
         **jpegs,
+        **webps,
         **noises,
         "noise 4, JPEG 75": lambda pixels: saved(noisy(pixels, 4), 75),
     }
