@@ -33,16 +33,11 @@ def damages() -> dict[str, Callable[[np.ndarray], Damaged]]:
     """Name → what is done to a picture; with it comes the quality that a file would tell."""
     generator = np.random.default_rng(0)
 
-    def saved(pixels: np.ndarray, quality: int) -> Damaged:
+    def saved(pixels: np.ndarray, quality: int, kind: str = "JPEG") -> Damaged:
         stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
+        Image.fromarray(pixels).save(stream, kind, quality=quality)
         picture = images.read(stream.getvalue())
         return picture.pixels, picture.quality
-
-    def as_webp(pixels: np.ndarray, quality: int) -> Damaged:
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "WEBP", quality=quality)
-        return images.read(stream.getvalue()).pixels, None
 
     def noisy(pixels: np.ndarray, sigma: float) -> np.ndarray:
         return np.clip(np.rint(pixels + generator.normal(0, sigma, pixels.shape)), 0, 255).astype(np.uint8)
@@ -51,7 +46,7 @@ def damages() -> dict[str, Callable[[np.ndarray], Damaged]]:
         f"JPEG {quality}": lambda pixels, quality=quality: saved(pixels, quality) for quality in (95, 90, 80, 60, 40)
     }
     noises = {f"noise {sigma}": lambda pixels, sigma=sigma: (noisy(pixels, sigma), None) for sigma in (2, 4, 8, 16)}
-    webps = {f"WebP {quality}": lambda pixels, quality=quality: as_webp(pixels, quality) for quality in (80, 50)}
+    webps = {f"WebP {quality}": lambda pixels, quality=quality: saved(pixels, quality, "WEBP") for quality in (80, 50)}
     return {
         "none": lambda pixels: (pixels, None),
         **jpegs,

@@ -13,8 +13,6 @@ from PIL import Image
 from sa_upscale import checkpoints
 from tests.conftest import ROOT
 
-INSPECTOR = "upscale/inspector.safetensors"
-
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
@@ -34,7 +32,7 @@ def test_what_is_needed_is_in_it(wheel):
         "report/page.css",
         "report/comparison.js",
         "recipes/compact-x4.toml",
-        INSPECTOR,
+        "upscale/inspector.safetensors",
     ):
         assert (package / file).is_file(), file
     for entry in checkpoints.entries().values():

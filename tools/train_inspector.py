@@ -25,10 +25,11 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from sa_upscale.data import pictures, read_rgb
-from sa_upscale.degrade import jpeg
+from sa_upscale.data.noise import JPEG_BLOCK, compressed, resized
 from sa_upscale.train.learner import Learner
 from sa_upscale.train.ranks import Place
 from sa_upscale.upscale import inspector
+from sa_upscale.upscale.damage import luma_of
 
 SIDE = 112  # pixels of an example
 BATCH = 48
@@ -73,10 +74,10 @@ class Examples:
         else:
             picture, noise, quality = _damaged(clean.astype(np.float32), rng, JPEG_QUALITIES[0])
             told = noise == 0 or quality >= HIDDEN_BELOW
-        luma = _luma(_rounded(picture))
-        if noise == 0 and np.sqrt(np.mean((luma - _luma(clean)) ** 2)) < VISIBLE:
+        seen = luma_of(_rounded(picture))
+        if noise == 0 and np.sqrt(np.mean((seen - luma_of(clean)) ** 2)) < VISIBLE:
             quality = 100.0
-        return _rounded(luma), (*inspector.targets(noise, 100 - quality), float(told))
+        return _rounded(seen), (*inspector.targets(noise, 100 - quality), float(told))
 
     def _clean(self, rng: np.random.Generator) -> np.ndarray:
         """An undamaged picture, uint8 `(SIDE, SIDE, 3)`."""
@@ -204,11 +205,8 @@ def _damaged(picture: np.ndarray, rng: np.random.Generator, worst: int) -> tuple
 
 
 def _as_jpeg(picture: np.ndarray, quality: int, rng: np.random.Generator) -> np.ndarray:
-    """Float32, blocks lying anywhere, chroma halved in every other one."""
-    above, left = rng.integers(8, size=2)
-    shifted = np.pad(picture, ((above, 8), (left, 8), (0, 0)), "symmetric")
-    decoded = jpeg(_rounded(shifted), quality, halved=rng.random() < 0.6)
-    return decoded[above : above + len(picture), left : left + picture.shape[1]].astype(np.float32)
+    """Blocks lying anywhere, chroma halved in most."""
+    return compressed(picture, quality, rng.integers(JPEG_BLOCK, size=2), halved=rng.random() < 0.6)
 
 
 def _as_webp(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -223,13 +221,7 @@ def _damaged_before(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray
     side = max(16, round(SIDE * rng.uniform(0.6, 2.0)))
     earlier = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC), np.float32)
     change = _damaged(earlier, rng, 60)[0] - earlier
-    planes = [Image.fromarray(np.ascontiguousarray(change[..., i])) for i in range(3)]
-    resized = [np.asarray(plane.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for plane in planes]
-    return picture + np.stack(resized, axis=-1)
-
-
-def _luma(picture: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_RGB2GRAY)
+    return picture + resized(change, SIDE, SIDE)
 
 
 def _rounded(picture: np.ndarray) -> np.ndarray:

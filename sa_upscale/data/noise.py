@@ -1,5 +1,7 @@
 """Noise and JPEG compression in the LR, as cameras leave them, and what is left of both in pictures resized since."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -74,7 +76,7 @@ class Traced(_Touched):
         height, width = (max(1, round(side * factor)) for side in lr.shape[:2])
         earlier = Image.fromarray(hr).resize((width, height), Image.Resampling.BICUBIC)
         before = np.asarray(earlier, np.float32)
-        return lr + _resized(_damaged(before, rng, halving=factor >= 1) - before, lr.shape[1], lr.shape[0])
+        return lr + resized(_damaged(before, rng, halving=factor >= 1) - before, lr.shape[1], lr.shape[0])
 
 
 def _damaged(picture: np.ndarray, rng: np.random.Generator, *, halving: bool) -> np.ndarray:
@@ -86,15 +88,20 @@ def _damaged(picture: np.ndarray, rng: np.random.Generator, *, halving: bool) ->
         picture = picture + rng.uniform(0, MOST_NOISE) * noise
     if kind == 0:
         return picture
-    above, left = rng.integers(JPEG_BLOCK, size=2)
-    shifted = np.pad(picture, ((above, JPEG_BLOCK), (left, JPEG_BLOCK), (0, 0)), "symmetric")
+    corner = rng.integers(JPEG_BLOCK, size=2)
     quality = int(rng.integers(QUALITIES[0], QUALITIES[1] + 1))
-    halved = halving and rng.random() < 0.5
-    compressed = jpeg(np.rint(shifted).clip(0, 255).astype(np.uint8), quality, halved=halved)
-    return compressed[above : above + picture.shape[0], left : left + picture.shape[1]].astype(np.float32)
+    return compressed(picture, quality, corner, halved=halving and rng.random() < 0.5)
 
 
-def _resized(x: np.ndarray, width: int, height: int) -> np.ndarray:
+def compressed(picture: np.ndarray, quality: int, corner: Sequence[int], *, halved: bool) -> np.ndarray:
+    """A float32 picture `(H, W, 3)` in [0, 255] after `degrade.jpeg`, its corner at (row, column) of a block."""
+    above, left = corner
+    shifted = np.pad(picture, ((above, JPEG_BLOCK), (left, JPEG_BLOCK), (0, 0)), "symmetric")
+    decoded = jpeg(np.rint(shifted).clip(0, 255).astype(np.uint8), quality, halved=halved)
+    return decoded[above : above + picture.shape[0], left : left + picture.shape[1]].astype(np.float32)
+
+
+def resized(x: np.ndarray, width: int, height: int) -> np.ndarray:
     """`x`, float32 `(H, W, 3)` of any sign, by bicubic interpolation, wide enough where it gets smaller."""
     planes = [Image.fromarray(np.ascontiguousarray(x[..., i])) for i in range(x.shape[2])]
     return np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC)) for plane in planes], axis=-1)

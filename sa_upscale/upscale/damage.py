@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from sa_upscale.images.picture import top
-from sa_upscale.upscale.inspector import inspect
+from sa_upscale.upscale.inspector import MIXED, inspect
 
 WINDOW = 352
 """Large pictures are looked at in three by three windows of this side in pixels: as telling, and quicker."""
@@ -22,8 +22,6 @@ _LOUDEST = 40  # of 255: a chequered pattern rather than noise
 _STEP = 0.5  # of 255: less is rounding
 _OUTLINE = 32  # of 255: a step higher than that is a thing's outline
 _DRAWN = 0.5  # of the steps: photographs have at most 0.3 outlines among theirs, terminals and pixel art 0.6 to 1
-_MIXED = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
-"""Second differences in both directions: blind to plane slopes, and of norm 1."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _windows(bands: Iterable[np.ndarray], height: int, width: int) -> Iterator[n
         row += len(band)
     for _, parts in waiting:
         strip = np.concatenate(parts)
-        yield from (_luma(strip[:, columns]) for columns in across)
+        yield from (luma_of(strip[:, columns]) for columns in across)
 
 
 def _spread(length: int) -> list[slice]:
@@ -118,7 +116,8 @@ def _spread(length: int) -> list[slice]:
     return [slice(start, start + WINDOW) for start in starts]
 
 
-def _luma(pixels: np.ndarray) -> np.ndarray:
+def luma_of(pixels: np.ndarray) -> np.ndarray:
+    """What is looked at of `pixels` `(H, W, 1 or 3)` of any depth: `(H, W)`, float32, white at 255."""
     scaled = pixels.astype(np.float32)
     if pixels.dtype != np.uint8:
         scaled *= np.float32(255 / top(pixels.dtype))
@@ -143,7 +142,7 @@ def _noise(windows: Sequence[np.ndarray]) -> float:
             # OpenCV sees what is around a strip; only the inner part of its result is of use anyway.
             inner = strip[1:-1, 1:-1]
             unclipped = (_of_cells(np.minimum, inner) > 2) & (_of_cells(np.maximum, inner) < 253)
-            second = cv2.filter2D(strip, -1, _MIXED)[1:-1, 1:-1]
+            second = cv2.filter2D(strip, -1, MIXED)[1:-1, 1:-1]
             across, down = inner - strip[1:-1, :-2], inner - strip[:-2, 1:-1]
             mixed.append(_of_cells(np.add, second * second)[unclipped] / _CELL**2)
             plain.append(_of_cells(np.add, across * across + down * down)[unclipped] / (4 * _CELL**2))

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 LEAST = 32
 """Pixels a side of what can be judged."""
 
+MIXED = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
+"""Second differences in both directions: blind to plane slopes, and of norm 1."""
+
 WEIGHTS = "inspector.safetensors"
-_NOISE_FLOOR = 1.0  # σ, in codes of 255; noise is told by the logarithm of what comes on top of it
 _LOST_UNIT = 20.0  # of a JPEG's quality
 _SURE = 6.0  # the largest logarithm of a place's weight
 
@@ -32,11 +34,12 @@ class Inspector(nn.Module):
 
     def __init__(self):
         super().__init__()
-        both = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6
         down, across = torch.zeros(3, 3), torch.zeros(3, 3)
         down[0, 1], down[1, 1] = -1, 1
         across[1, 0], across[1, 1] = -1, 1
-        self.register_buffer("differences", torch.stack([both, down, across]).unsqueeze(1), persistent=False)
+        self.register_buffer(
+            "differences", torch.stack([torch.from_numpy(MIXED), down, across]).unsqueeze(1), persistent=False
+        )
         self.body = nn.Sequential(
             nn.Conv2d(3, 24, 4, 2, 1),
             nn.ReLU(),
@@ -63,7 +66,7 @@ class Inspector(nn.Module):
 
 def targets(noise: float, lost: float) -> tuple[float, float]:
     """What the network says of noise of this standard deviation and a quality that lacks `lost` of 100."""
-    return math.log2(1 + noise / _NOISE_FLOOR), lost / _LOST_UNIT
+    return math.log2(1 + noise), lost / _LOST_UNIT
 
 
 def inspect(windows: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -80,7 +83,7 @@ def inspect(windows: Sequence[np.ndarray]) -> tuple[float, float]:
     values = torch.cat([value for value, _ in told])
     weights = torch.cat([weight * window.size for (_, weight), window in zip(told, large_enough, strict=True)])
     noise, lost = ((values * weights).sum(0) / weights.sum(0)).tolist()
-    return max(0.0, (2**noise - 1) * _NOISE_FLOOR), max(0.0, lost * _LOST_UNIT)
+    return max(0.0, 2**noise - 1), max(0.0, lost * _LOST_UNIT)
 
 
 @cache
