@@ -76,7 +76,8 @@ class Train:
       all else by Adam.  `betas` are Adam's; `weight_decay` is added to Adam's gradients, and shrinks Muon's kernels.
     - `clip` is the largest norm of the generator's gradient.  `accumulate` splits a batch into so many parts, which go
       through the networks one after the other.
-    - `ema` is the decay of the averaged weights, which are validated and saved; 0 keeps the weights themselves.
+    - `ema` is the decay of the averaged weights, which are validated and saved; 0 keeps the weights themselves.  Those
+      of the last step are validated too, and are the best ones where the average is still behind them.
     - `shift`: VGG and the discriminator see the pictures moved by up to so many pixels, by another draw in every step;
       3 keeps a network ×4 from a lattice where their strides meet those of its pixel shuffle.
     - `precision` is that of the networks; the fastest that is safe by default.  `compile` runs torch.compile.

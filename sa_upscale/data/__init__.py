@@ -64,7 +64,7 @@ class Options(Protocol):
     - `traces`: the share of LR pictures with traces of an earlier file's noise and compression.
     - `damage`: the share of LR pictures with noise, JPEG compression or both as they are, which may come to traces.
 
-    Validation is without noise, traces and damage.
+    Validation pictures get noise, traces and damage as training does, each always the same.
     """
 
     folders: Sequence[str]
@@ -116,12 +116,11 @@ def open_source(
     pairs = list(pairs)
     if not pairs:
         raise UpscaleError("none of the validation files can be used; set data.validation to a folder of others")
-    if options.noise:
-        source = Noisy(source, options.noise)
-    if options.traces:
-        source = Traced(source, options.traces)
-    if options.damage:
-        source = Damaged(source, options.damage)
+    touches = ((Noisy, options.noise), (Traced, options.traces), (Damaged, options.damage))
+    for order, (touch, amount) in enumerate(touches):
+        if amount:
+            source = touch(source, amount)
+            pairs = [source.touched(*pair, np.random.default_rng((order, at))) for at, pair in enumerate(pairs)]
     return source, pairs
 
 

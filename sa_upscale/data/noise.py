@@ -15,33 +15,18 @@ QUALITIES = (60, 96)
 JPEG_BLOCK = 8
 
 
-class Noisy:
-    """Another source's samples, every other one with normal noise in its LR, another in each frame.
-
-    The standard deviation is drawn for each sample between 0 and `most`, in codes of 255.
-    """
-
-    def __init__(self, source: Source, most: float):
-        self.source, self.most = source, most
-
-    def sample(self, rng: np.random.Generator) -> Pair:
-        """A sample of the source, the noise added to its LR."""
-        lr, hr = self.source.sample(rng)
-        if rng.random() < 0.5:
-            return lr, hr
-        noisy = lr + rng.uniform(0, self.most) * rng.standard_normal(lr.shape, np.float32)
-        return np.rint(noisy).clip(0, 255).astype(np.uint8), hr
-
-
-class _Touched:
-    """Another source's samples of pictures, the LR of `share` of them changed."""
+class Touched:
+    """Another source's samples, the LR of `share` of them changed."""
 
     def __init__(self, source: Source, share: float):
         self.source, self.share = source, share
 
     def sample(self, rng: np.random.Generator) -> Pair:
         """A sample of the source, its LR changed or not."""
-        lr, hr = self.source.sample(rng)
+        return self.touched(*self.source.sample(rng), rng)
+
+    def touched(self, lr: np.ndarray, hr: np.ndarray, rng: np.random.Generator) -> Pair:
+        """Any pair, its LR changed or not."""
         if rng.random() >= self.share:
             return lr, hr
         return np.rint(self._changed(lr, hr, rng)).clip(0, 255).astype(np.uint8), hr
@@ -50,7 +35,21 @@ class _Touched:
         raise NotImplementedError
 
 
-class Damaged(_Touched):
+class Noisy(Touched):
+    """Another source's samples, every other one with normal noise in its LR, another in each frame.
+
+    The standard deviation is drawn for each sample between 0 and `most`, in codes of 255.
+    """
+
+    def __init__(self, source: Source, most: float):
+        super().__init__(source, share=0.5)
+        self.most = most
+
+    def _changed(self, lr: np.ndarray, hr: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return lr + rng.uniform(0, self.most) * rng.standard_normal(lr.shape, np.float32)
+
+
+class Damaged(Touched):
     """Another source's samples of pictures, `share` of them with noise in their LR, JPEG compression, or both.
 
     Each about as often: normal noise (a σ of up to 8 of 255, at the brightness alone or in each channel), and a quality
@@ -61,7 +60,7 @@ class Damaged(_Touched):
         return _damaged(lr.astype(np.float32), rng, halving=True)
 
 
-class Traced(_Touched):
+class Traced(Touched):
     """Another source's samples of pictures, `share` of them with traces of an earlier file in their LR.
 
     The earlier file has between 0.6 and twice the LR's size, drawn anew for each sample as all else is.  It gets what

@@ -76,8 +76,9 @@ def fit(
 ) -> Outcome:
     """Train as `recipe` says into the folder `run`.
 
-    It gets `best.safetensors` and `last.safetensors`, with the name of the stage before them for all stages but the
-    last, `state.pt` to go on from, `log.jsonl`, pictures, TensorBoard's files and at the end `report.html`.
+    It gets `best.safetensors` and `last.safetensors`, averaged weights both (but where the last step's own are better
+    than any average they are the best), with the name of the stage before them for all stages but the last, `state.pt`
+    to go on from, `log.jsonl`, pictures, TensorBoard's files and at the end `report.html`.
 
     With `resume` the run goes on from its last state, to the same weights as if it had never stopped.  Interrupted by
     Ctrl-C it saves its state and raises `KeyboardInterrupt`.  Started by torchrun, the ranks share every batch.
@@ -131,15 +132,18 @@ def _train(job: _Run, stage: config.Stage, model: config.Model, state: dict | No
     sums, counted, latest, measured = 0.0, 0, None, {}
     began = saved = time.monotonic()
 
-    def facts(step: int) -> dict:
-        spent = seconds + time.monotonic() - began
-        figures = {f"validation_{name}": round(value, 4) for name, value in measured.items()}
-        return {"steps": step, "hours": f"{spent / 3600:.2f}", "found": json.dumps(players.terms.found()), **figures}
+    def keep(which: str, step: int, network: torch.nn.Module, measured: dict[str, float], weights="averaged") -> None:
+        if not place.writes:
+            return
+        hours = f"{(seconds + time.monotonic() - began) / 3600:.2f}"
+        facts = {"steps": step, "hours": hours, "weights": weights, "found": json.dumps(players.terms.found())}
+        facts |= {f"validation_{name}": round(value, 4) for name, value in measured.items()}
+        states.export(job.file(stage, which), network, job.recipe, stage, facts)
 
     def save(step: int) -> None:
         random = place.gathered(_random(place))
+        keep("last", step, players.average, measured)
         if place.writes:
-            states.export(job.file(stage, "last"), players.average, job.recipe, stage, facts(step))
             whole = {"recipe": states.fingerprint(job.recipe), "stage": stage.name, "step": step, "best": best}
             whole |= {"seconds": seconds + time.monotonic() - began, "earlier": earlier, "random": random}
             states.save(job.folder, whole | {"players": players.state_dict()})
@@ -167,12 +171,19 @@ def _train(job: _Run, stage: config.Stage, model: config.Model, state: dict | No
                     scalars["stability"] = (outputs - earlier).abs().mean().item()
                 earlier = outputs
             if step % options.validate_every == 0 or last:
-                measured = _validate(validation, players, options.best)
+                measured = _validate(validation, players, players.average, options.best)
                 latest = validation.chosen(measured)
                 if validation.better(latest, best):
                     best = latest
-                    if place.writes:
-                        states.export(job.file(stage, "best"), players.average, job.recipe, stage, facts(step))
+                    keep("best", step, players.average, measured)
+                if last and options.ema:
+                    # Of a short run, or a fast one, the average is still that of worse weights.
+                    own = networks.averaged(players.generator)
+                    own_measured = _validate(validation, players, own, options.best)
+                    if validation.better(validation.chosen(own_measured), best):
+                        best = validation.chosen(own_measured)
+                        keep("best", step, own, own_measured, weights="of the last step")
+                        job.on_notice(_lagging(options, best, latest))
                 scalars |= measured | {"best": best}
                 if place.writes:
                     shown = validation.pictures(players.average, players.generator, players.terms, players.offered)
@@ -227,13 +238,20 @@ def _begin(job: _Run, stage: config.Stage, first: int, validation: Validation) -
         ) from None
 
 
-def _validate(validation: Validation, players: Players, criterion: str) -> dict[str, float]:
-    measured = validation.measure(players.average)
+def _validate(validation: Validation, players: Players, network: torch.nn.Module, criterion: str) -> dict[str, float]:
+    measured = validation.measure(network)
     if criterion == "loss":
         players.evaluating(True)
-        measured["loss"] = validation.loss(players.average, players.terms, players.offered)
+        measured["loss"] = validation.loss(network, players.terms, players.offered)
         players.evaluating(False)
     return measured
+
+
+def _lagging(options: config.Train, own: float, averaged: float) -> str:
+    return (
+        f"the network's own weights have {options.best} {own:.4f} and their average (train.ema = {options.ema:g}) only "
+        f"{averaged:.4f}: best.safetensors has the own ones; a smaller train.ema would bring both together"
+    )
 
 
 @contextlib.contextmanager
