@@ -67,6 +67,7 @@ def test_the_plan_is_train_with_overrides(photos):
     assert model.parameters["features"] == 64
     assert stage.train.rate == usual.train.rate / 2
     assert (stage.train.steps, stage.train.validate_every, stage.data.holdout) == (50, 5, 1)
+    assert stage.train.ema == pytest.approx(0.8)  # over a tenth of the steps
     assert plan.seconds > 0
     assert any("3 " in line for line in train.described(plan))
 

@@ -79,6 +79,8 @@ def plan_finetuning(
         f"train.rate={usual.train.rate / 2}",
         "train.schedule=cosine",
         "train.milestones=[]",
+        # Averaged over a tenth of the steps: an average over more would still be half the start.
+        f"train.ema={max(min(usual.train.ema, 1 - 10 / steps), 0.0)}",
         f"train.validate_every={max(steps // 10, 1)}",
         f"train.log_every={max(steps // 100, 1)}",
     ]
