@@ -77,7 +77,7 @@ def test_an_average_that_lags_behind_the_network_does_not_hide_what_it_has_learn
     assert "train.ema = 0.999" in notice
     assert f"psnr-y {outcome.best:.4f}" in notice
     best, last = (checkpoints.load(str(tmp_path / "run" / f"{which}.safetensors")) for which in ("best", "last"))
-    assert (best.metadata["weights"], last.metadata["weights"]) == ("of the last step", "averaged")
+    assert (best.metadata["averaged"], last.metadata["averaged"]) == ("no", "yes")
     assert float(best.metadata["validation_psnr_y"]) > float(last.metadata["validation_psnr_y"]) + 0.5
     own = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["players"]["generator"]["network"]
     assert all(torch.equal(tensor, own[key]) for key, tensor in load_file(outcome.file).items())
@@ -88,7 +88,7 @@ def test_the_average_is_kept_where_it_is_no_worse(recipe, tmp_path):
     still = ("train.rate=0", "train.final_rate=0")
     outcome = train.fit(load(recipe, *still), tmp_path / "run", on_notice=notices.append)
     assert not [text for text in notices if "average" in text]
-    assert checkpoints.load(str(outcome.file)).metadata["weights"] == "averaged"
+    assert checkpoints.load(str(outcome.file)).metadata["averaged"] == "yes"
 
 
 def test_it_learns(recipe, tmp_path):

@@ -186,7 +186,7 @@ class StageRun:
             own = self._validation.chosen(measured)
             if self._validation.better(own, self._best):
                 self._best = own
-                self._keep("best", own_network, measured, weights="of the last step")
+                self._keep("best", own_network, measured, averaged=False)
                 self._run.on_notice(
                     f"the network's own weights have {criterion} {own:.4f} and their average (train.ema = "
                     f"{self._options.ema:g}) only {self._latest:.4f}: best.safetensors has the own ones; a smaller "
@@ -218,14 +218,12 @@ class StageRun:
         )
         return {"rate": rate, "seconds": round(self._seconds(), 1)} | means
 
-    def _keep(
-        self, which: str, network: torch.nn.Module, measured: dict[str, float], weights: str = "averaged"
-    ) -> None:
+    def _keep(self, which: str, network: torch.nn.Module, measured: dict[str, float], averaged: bool = True) -> None:
         if not self._place.writes:
             return
         found = json.dumps(self._players.terms.found())
         hours = f"{self._seconds() / 3600:.2f}"
-        facts = {"steps": self._step, "hours": hours, "weights": weights, "found": found}
+        facts = {"steps": self._step, "hours": hours, "averaged": "yes" if averaged else "no", "found": found}
         facts |= {f"validation_{name}": round(value, 4) for name, value in measured.items()}
         states.export(self._run.file(self._stage, which), network, self._run.recipe, self._stage, facts)
 
