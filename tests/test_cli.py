@@ -90,6 +90,15 @@ def test_help_and_the_list_do_without_torch(arguments):
     subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_what_a_file_says_of_itself_does_not_go_before_what_is_seen_of_it(tmp_path):
+    model, file = Compact(scale=2, features=4, convs=1), tmp_path / "any.safetensors"
+    said = {"weights": "12 billion", "size": "none", "recipe": "old"}
+    checkpoints.save(file, model.state_dict(), architecture="compact", parameters=model.parameters_dict, metadata=said)
+    facts = json.loads(run("models", "info", file, "--json").stdout)
+    assert facts["weights"] == sum(value.numel() for value in model.state_dict().values())
+    assert (facts["size"], facts["recipe"]) == (file.stat().st_size, "old")
+
+
 def test_bare_image_is_times_four_beside_the_input(photo, network):
     done = run("image", photo.name, "--model", network, cwd=photo.parent)
     assert Image.open(photo.parent / "in_x4.png").size == (48, 36)

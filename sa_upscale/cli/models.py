@@ -35,11 +35,12 @@ def models_info(name: Annotated[str, typer.Argument(metavar="NAME|PATH")], json_
     from sa_upscale import checkpoints
 
     info = checkpoints.info(name)
-    facts = {"where": info.where, "path": info.path and str(info.path), "sha256": info.sha256, "size": info.size}
-    if info.entry is not None:
-        entry = dataclasses.asdict(info.entry)
-        facts = {key: value for key, value in entry.items() if value not in (None, "")} | facts
-    facts |= {"weights": info.weights, "types": ", ".join(info.dtypes)} | info.metadata
+    seen = {"where": info.where, "path": info.path and str(info.path), "sha256": info.sha256, "size": info.size}
+    seen |= {"weights": info.weights, "types": ", ".join(info.dtypes)}
+    entry = {} if info.entry is None else dataclasses.asdict(info.entry)
+    # What a file says of itself does not go before what is seen of it.
+    said = {key: value for key, value in info.metadata.items() if key not in seen}
+    facts = {key: value for key, value in entry.items() if value not in (None, "")} | seen | said
     if json_lines:
         print(json.dumps(facts))
         return
