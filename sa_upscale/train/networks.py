@@ -84,8 +84,8 @@ class Judge(nn.Module):
         return self.discriminator(real)[0], self.discriminator(fake)[0]
 
 
-def averaged(network: nn.Module) -> nn.Module:
-    """A copy that `follow` keeps close to the network."""
+def copied(network: nn.Module) -> nn.Module:
+    """The network as it is now, to evaluate; `follow` makes it an average of what the network is from now on."""
     return copy.deepcopy(network).eval().requires_grad_(False)
 
 

@@ -25,7 +25,7 @@ class Players:
         self.autocast = networks.autocast(device, precision)
         self.terms = Terms(stage.losses).to(device)
         generator = networks.generator(model, device)
-        self.average = networks.averaged(generator)
+        self.average = networks.copied(generator)
         settings = {"scaled": precision == "fp16", "compiled": options.compile}
         how = {"optimizer": options.optimizer, "betas": options.betas, "weight_decay": options.weight_decay}
         self._generator = Learner(generator, place, clip=options.clip, **how, **settings)

@@ -181,7 +181,7 @@ class StageRun:
             self._keep("best", self._players.average, self._measured)
         if last and self._options.ema:
             # Of a short run, or a fast one, the average is still that of worse weights.
-            own_network = networks.averaged(self._players.generator)
+            own_network = networks.copied(self._players.generator)
             measured = self._measure(own_network)
             own = self._validation.chosen(measured)
             if self._validation.better(own, self._best):

@@ -53,9 +53,9 @@ class Validation:
         return best is None or (value > best if self.higher_is_better else value < best)
 
     @torch.inference_mode()
-    def measure(self, average: nn.Module) -> dict[str, float]:
-        """The metrics of the averaged generator, with results rounded to 8 bits and a border of `scale` left out."""
-        network = folded(average).to(memory_format=torch.channels_last)
+    def measure(self, generator: nn.Module) -> dict[str, float]:
+        """The metrics of a generator, with results rounded to 8 bits and a border of `scale` left out."""
+        network = folded(generator).to(memory_format=torch.channels_last)
         sums = dict.fromkeys(self._metrics, 0.0)
         for lr, hr in self._pairs:
             sr, reference = self._upscale(network, lr), _float(hr, self._device)
@@ -65,13 +65,13 @@ class Validation:
         return {_key(name): total / len(self._pairs) for name, total in sums.items()}
 
     @torch.no_grad()
-    def loss(self, average: nn.Module, terms: Terms, offered: Callable[..., losses.Step]) -> float:
-        """The generator's whole loss on a crop of each picture; `offered(lr, hr, sr)` makes the losses' step."""
+    def loss(self, generator: nn.Module, terms: Terms, offered: Callable[..., losses.Step]) -> float:
+        """A generator's whole loss on a crop of each picture; `offered(lr, hr, sr)` makes the losses' step."""
         total = 0.0
         for pair in self._crops:
             lr, hr = (_float(x, self._device) for x in pair)
             with self._autocast():
-                total += terms.total(terms(offered(lr, hr, average(lr)))).item()
+                total += terms.total(terms(offered(lr, hr, generator(lr)))).item()
         return total / len(self._crops)
 
     def chosen(self, values: dict[str, float]) -> float:
