@@ -9,12 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from sa_upscale.functional.resize import resize
-from sa_upscale.models import GENERATORS, bands, build, build_empty
+from sa_upscale.models import GENERATORS, bands, build, build_empty, typed
 from sa_upscale.models.active import ActiveConv
 from sa_upscale.models.compact import Compact
 from sa_upscale.models.compact_video import CompactVideo
 from sa_upscale.models.rrdbnet import RRDBNet, canonical_rrdbnet
 from sa_upscale.models.srresnet import SRResNet
+from sa_upscale.models.swinir import SwinIR
 from sa_upscale.models.vsrresnet import VSRResNet
 
 TINY = {
@@ -353,3 +354,38 @@ def test_a_picture_is_finished_a_few_rows_at_a_time(build, monkeypatch):
     assert torch.equal(torch.cat(parts, dim=2), whole)
     assert torch.equal(bands.joined(parts, 10 * network.scale), whole)
     assert len(list(network.rows(lr))) == 1  # with gradients it is made at once
+
+
+WHOLE_PICTURES = {
+    "rrdbnet": lambda: RRDBNet(4, blocks=1, features=8, growth=4),
+    "srresnet": lambda: SRResNet(4, blocks=1, features=8),
+    "swinir": lambda: SwinIR(2, embed_dim=8, depths=(2,), heads=(2,), features=8),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_PICTURES)
+@torch.inference_mode()
+def test_in_bf16_the_picture_itself_is_made_in_float32(name):
+    torch.manual_seed(0)
+    network = WHOLE_PICTURES[name]().eval()
+    network.conv_last.weight.zero_()
+    network.conv_last.bias.fill_(0.501)  # bfloat16 has nothing between 0.5 and 0.50390625
+    x = torch.rand(1, 3, 16, 16)
+    expected = network(x)
+    made = typed(network, torch.bfloat16)
+    assert made.conv_first.weight.dtype == torch.bfloat16
+    assert made(x).dtype == torch.float32
+    torch.testing.assert_close(made(x), expected, rtol=0, atol=1e-6)
+    assert (expected - expected.bfloat16().float()).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_other_types_are_for_all_of_a_network(dtype):
+    network = typed(RRDBNet(4, blocks=1, features=8, growth=4), dtype)
+    assert {weight.dtype for weight in network.parameters()} == {dtype}
+
+
+def test_a_network_that_adds_to_a_picture_is_all_in_bf16():
+    assert {weight.dtype for weight in typed(Compact(4, 8, 1), torch.bfloat16).parameters()} == {torch.bfloat16}
+    light = SwinIR(2, embed_dim=8, depths=(2,), heads=(2,), upsampler="pixelshuffledirect")
+    assert {weight.dtype for weight in typed(light, torch.bfloat16).parameters()} == {torch.bfloat16}

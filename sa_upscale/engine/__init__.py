@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sa_upscale import memory
+from sa_upscale import memory, models
 from sa_upscale.engine import calibration, compiling
 from sa_upscale.engine.devices import (
     BANDED_ROWS,
@@ -457,7 +457,7 @@ class Engine:
                 if precision == "int8":
                     network = int8.converted(self._source, tail=DTYPES[self._able[0]])
                 else:
-                    network = copy.deepcopy(self._source).to(DTYPES[precision])
+                    network = models.typed(copy.deepcopy(self._source), DTYPES[precision])
                 network = network.to(self.device, memory_format=torch.channels_last)
                 self._networks[precision] = compiling.compiled(network) if self._compile else network
             return self._networks[precision]

@@ -32,6 +32,7 @@ class RRDBNet(nn.Module):
     """
 
     window = 1
+    exact_in_bf16 = ("conv_last",)
 
     def __init__(self, scale: int = 4, blocks: int = 23, features: int = 64, growth: int = 32, channels: int = 3):
         super().__init__()
@@ -83,7 +84,7 @@ class RRDBNet(nn.Module):
 
     def _enlarge(self, x: torch.Tensor) -> torch.Tensor:
         """The picture `(N, channels, 4·h, 4·w)` of the trunk's features."""
-        # `models.int8` gives these convolutions types of their own.
+        # `models.int8` and `models.typed` give some of these convolutions types of their own.
         x = self.conv_up1(_twice(x.to(self.conv_up1.weight.dtype)))
         x = self.conv_hr(self.conv_up2(_twice(x)))
         return self.conv_last(x.to(self.conv_last.weight.dtype)).float()

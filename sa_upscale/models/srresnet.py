@@ -24,6 +24,7 @@ class SRResNet(nn.Module):
 
     window = 1
     multiple = 1
+    exact_in_bf16 = ("conv_last",)
 
     def __init__(self, scale: int = 4, blocks: int = 16, features: int = 64, channels: int = 3):
         super().__init__()
@@ -52,7 +53,7 @@ class SRResNet(nn.Module):
         for stage in self.upscale:
             # The activation is the same before and after the shuffle.
             x = F.pixel_shuffle(stage(x), 2)
-        return self.conv_last(x).float()
+        return self.conv_last(x.to(self.conv_last.weight.dtype)).float()
 
 
 class ResidualBlock(nn.Module):

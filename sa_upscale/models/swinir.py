@@ -91,6 +91,7 @@ class SwinIR(nn.Module):
             stages = [(_conv(features, features * step**2), nn.PixelShuffle(step)) for step in STAGES[scale]]
             self.upsample = nn.Sequential(*(module for stage in stages for module in stage))
             self.conv_last = _conv(features, channels)
+        self.exact_in_bf16 = () if direct else ("conv_last",)
 
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         height, width = lr.shape[-2:]
@@ -119,7 +120,8 @@ class SwinIR(nn.Module):
     def _upsampled(self, x: torch.Tensor) -> torch.Tensor:
         if self.parameters_dict["upsampler"] == "pixelshuffledirect":
             return self.upsample(x)
-        return self.conv_last(self.upsample(self.conv_before_upsample(x)))
+        x = self.upsample(self.conv_before_upsample(x))
+        return self.conv_last(x.to(self.conv_last.weight.dtype))
 
 
 class Group(nn.Module):
