@@ -93,7 +93,7 @@ def walk(source: str, target: str) -> None:
     with _timed("decode"):
         picture = images.read(Path(source))
     spent = [0.0]
-    rows_of = engine._parts
+    rows_of = engine._passes.parts
 
     def timed(*arguments: object) -> Iterator[torch.Tensor]:
         parts = iter(rows_of(*arguments))
@@ -105,7 +105,7 @@ def walk(source: str, target: str) -> None:
                 return
             yield part
 
-    engine._parts = timed
+    engine._passes.parts = timed
     before = time.perf_counter()
     picture.pixels = engine.run(picture.pixels)
     print("network", spent[0], sep="\t")

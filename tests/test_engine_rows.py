@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sa_upscale import engine as engine_module
-from sa_upscale.engine import Engine, Rows, with_low_frequencies
+from sa_upscale.engine import Engine, Rows
+from sa_upscale.engine.passes import Passes
+from sa_upscale.engine.pixels import with_low_frequencies
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models.compact import Compact
 from tests.test_engine import lively, picture, whole, with_mean
@@ -68,32 +70,34 @@ def test_only_rows_that_are_needed_are_held():
     assert rows.between(95, 120)[:, 0, 0].tolist() == list(range(95, 100))
 
 
-def test_memory_that_runs_out_before_the_first_band_means_smaller_tiles(network):
-    class Hungry(Engine):
-        def _parts(self, job, tile):
-            if tile.shape[-1] > 40:
-                raise MemoryError
-            return super()._parts(job, tile)
+def test_memory_that_runs_out_before_the_first_band_means_smaller_tiles(network, monkeypatch):
+    parts = Passes.parts
 
+    def hungry(self, job, tile, precision):
+        if tile.shape[-1] > 40:
+            raise MemoryError
+        return parts(self, job, tile, precision)
+
+    monkeypatch.setattr(Passes, "parts", hungry)
     notices = []
-    engine = Hungry(network, device="cpu", precision="fp32", tile=64, on_notice=notices.append)
+    engine = Engine(network, device="cpu", precision="fp32", tile=64, on_notice=notices.append)
     image = picture(90, 70)
     result = np.concatenate(list(engine.run_rows(cut(image, 30, 30), 90)))
     assert np.abs(result - whole(network, image)).max() < 1e-5
     assert len(notices) == 1
 
 
-def test_memory_that_runs_out_later_is_said(network):
-    class Tired(Engine):
-        tiles = 0
+def test_memory_that_runs_out_later_is_said(network, monkeypatch):
+    parts, tiles = Passes.parts, []
 
-        def _parts(self, job, tile):
-            self.tiles += 1
-            if self.tiles > 8:
-                raise MemoryError
-            return super()._parts(job, tile)
+    def tired(self, job, tile, precision):
+        tiles.append(tile)
+        if len(tiles) > 8:
+            raise MemoryError
+        return parts(self, job, tile, precision)
 
-    engine = Tired(network, device="cpu", precision="fp32", tile=16)
+    monkeypatch.setattr(Passes, "parts", tired)
+    engine = Engine(network, device="cpu", precision="fp32", tile=16)
     with pytest.raises(UpscaleError, match="in the middle"):
         list(engine.run_rows([picture(90, 40)], 90))
 

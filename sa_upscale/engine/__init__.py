@@ -5,16 +5,14 @@ import copy
 import functools
 import hashlib
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from sa_upscale import memory, models
-from sa_upscale.engine import calibration, compiling
+from sa_upscale import memory
+from sa_upscale.engine import calibration
 from sa_upscale.engine.devices import (
     BANDED_ROWS,
     BANDED_TILE,
@@ -29,7 +27,9 @@ from sa_upscale.engine.devices import (
     values_per_pixel,
     values_per_pixel_in_bands,
 )
-from sa_upscale.engine.pixels import COLOUR_REACH, WHITE, Rows, pad, round_up, to_tensor, with_low_frequencies
+from sa_upscale.engine.jobs import Cut, Job, Prepared, Work
+from sa_upscale.engine.passes import Passes
+from sa_upscale.engine.pixels import COLOUR_REACH, WHITE, Rows, pad, round_up, to_tensor
 from sa_upscale.engine.tiles import Span, Strip, overlap, spans
 from sa_upscale.errors import UpscaleError
 from sa_upscale.models import int8
@@ -41,50 +41,6 @@ RESULTS_A_LANE = 6  # what working on one picture takes memory for
 MOST_AT_ONCE = 8  # frames; more gain nothing, and each waits for the last
 
 Progress = Callable[[int, int], None]
-Cut = Callable[[Span], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One frame made ready by `Engine.prepare`; `tensor` is None for networks that take one frame at a time."""
-
-    frame: np.ndarray
-    tensor: torch.Tensor | None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A picture to run, and how to cut tiles `(1, …, h, w)` of it, of which a network makes `(1, C, h·scale, …)`.
-
-    `row` takes the rows of a row of tiles and gives what cuts its tiles out.  `prepared` tiles are of what the
-    network's own `prepare` made.  The result has `channels` and the type `dtype`, and `scale` times the size.
-    """
-
-    height: int  # as given
-    width: int
-    padded_height: int  # as the network takes it
-    padded_width: int
-    row: Callable[[Span], Cut]
-    channels: int
-    dtype: np.dtype
-    prepared: bool = False
-
-    def forward(self, network: nn.Module, tile: torch.Tensor) -> torch.Tensor:
-        """What the network makes of a tile."""
-        return network.from_prepared(tile) if self.prepared else network(tile)
-
-    def rows(self, network: nn.Module, tile: torch.Tensor) -> Iterable[torch.Tensor]:
-        """The same in bands of rows from the top, for networks that can."""
-        return network.rows_from_prepared(tile) if self.prepared else network.rows(tile)
-
-
-@dataclass
-class Work:
-    """One row of tiles: what cuts them out, where they go, and the type they were last given to the device in."""
-
-    cut: Cut
-    strip: Strip
-    precision: str | None = None
 
 
 class Engine:
@@ -143,15 +99,23 @@ class Engine:
         self._able = able
         self._deep = precision or next(name for name in able if name != "bf16")
         self._source = copy.deepcopy(model).eval().requires_grad_(False)
-        self._networks: dict[str, nn.Module] = {}
-        self._making = threading.Lock()
         self._overlap, self._seam = overlap(model)
         # Around small tiles a network that sees far would spend most of its time on what they share.
         self._default_tile = max(default, TILE_PER_OVERLAP * self._overlap)
         # Compiled, a network works on whole tiles: measured to be slower than bands of rows.  Of integers the compiler
         # knows nothing.
         plain = not self._banded and self.precision != "int8"
-        self._tta, self._match_color, self._compile = tta, match_color, compile and plain
+        self._passes = Passes(
+            self._source,
+            self.device,
+            banded=self._banded,
+            half=DTYPES[able[0]],
+            tta=tta,
+            match_color=match_color,
+            compiled=compile and plain,
+            on_notice=self._notice,
+        )
+        self._tta, self._match_color = tta, match_color
         if match_color:
             self._overlap += round_up(2 * COLOUR_REACH, model.multiple)
         self._tile = tile
@@ -165,7 +129,15 @@ class Engine:
         """A hash of all that decides the result: the network's weights, the type it runs in, the device, the tiles."""
         digest = hashlib.sha256(f"{type(self._source).__name__} {self._source.parameters_dict}".encode())
         tile = self._tile or self._default_tile
-        choices = (self.precision, self._deep, self.device.type, tile, self._tta, self._match_color, self._compile)
+        choices = (
+            self.precision,
+            self._deep,
+            self.device.type,
+            tile,
+            self._tta,
+            self._match_color,
+            self._passes.compiled,
+        )
         digest.update(" ".join(map(str, choices)).encode())
         for name, values in self._source.state_dict().items():
             digest.update(name.encode() + values.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
@@ -379,7 +351,7 @@ class Engine:
 
             def parts(tile: torch.Tensor = tile, number: int = number) -> Iterator[torch.Tensor]:
                 done = 0
-                for part in self._parts(job, tile):
+                for part in self._passes.parts(job, tile, self._precision_for(job)):
                     done += part.shape[2]
                     yield part
                     if report:
@@ -401,8 +373,8 @@ class Engine:
 
         Raises `UpscaleError` when there is none and the result is no picture.
         """
-        faults, precision = [_fault(*bounds) for bounds in work.strip.finish()], work.precision
-        if not any(faults):
+        faults, precision = work.faults(), work.precision
+        if not faults:
             return False
         if precision != self._precision_for(job):
             return True  # another thread has chosen it meanwhile
@@ -413,54 +385,14 @@ class Engine:
             if "non-finite" in faults:
                 raise UpscaleError("the network gives values that are no numbers; its file is damaged or badly trained")
             return False  # black in the widest type too: it is what the network makes of this tile
-        fault = "non-finite" if {"broken", "non-finite"} & set(faults) else "black"
+        fault = "non-finite" if {"broken", "non-finite"} & faults else "black"
         self._notice("precision", f"{precision} gave {fault} output; going on in {wider}")
-        self._networks.pop(precision, None)
+        self._passes.forget(precision)
         self.precision = self._deep = wider
         return True
 
-    def _parts(self, job: Job, tile: torch.Tensor) -> Iterable[torch.Tensor]:
-        """What becomes of a tile, in float, as bands of rows from its top: one, or as the network makes them."""
-        if self._banded and not (self._tta or self._match_color):
-            return job.rows(self._network(self._precision_for(job)), tile)
-        return [self._forward(job, tile)]
-
-    def _forward(self, job: Job, tile: torch.Tensor) -> torch.Tensor:
-        network = functools.partial(self._pass_through, job)
-        if self._tta:
-            turned = [(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
-            sr = sum(_turned_back(network(_turned(tile, *way)).float(), *way) for way in turned) / 8
-        else:
-            sr = network(tile).float()
-        # Windows of frames have no one source of their colours.
-        return with_low_frequencies(sr, tile) if self._match_color and self.window == 1 else sr
-
-    def _pass_through(self, job: Job, tile: torch.Tensor) -> torch.Tensor:
-        precision = self._precision_for(job)
-        try:
-            return job.forward(self._network(precision), tile)
-        except Exception as error:
-            if not (self._compile and compiling.failed(error)):
-                raise
-        self._notice("compile", "the network cannot be compiled here (is there a C++ compiler?); going on as it is")
-        self._compile = False
-        self._networks.clear()
-        return job.forward(self._network(precision), tile)
-
     def _precision_for(self, image: np.ndarray | Job) -> str:
         return self.precision if image.dtype == np.uint8 else self._deep
-
-    def _network(self, precision: str) -> nn.Module:
-        """The network on the device in one type; made on first use, always from the full-precision original."""
-        with self._making:
-            if precision not in self._networks:
-                if precision == "int8":
-                    network = int8.converted(self._source, tail=DTYPES[self._able[0]])
-                else:
-                    network = models.typed(copy.deepcopy(self._source), DTYPES[precision])
-                network = network.to(self.device, memory_format=torch.channels_last)
-                self._networks[precision] = compiling.compiled(network) if self._compile else network
-            return self._networks[precision]
 
     def _tensor(self, pixels: np.ndarray) -> torch.Tensor:
         return to_tensor(pixels, self._source.channels, self.device)
@@ -500,26 +432,3 @@ class Engine:
         if self._on_notice and kind not in self._noticed:
             self._on_notice(text)
         self._noticed.add(kind)
-
-
-def _turned(tile: torch.Tensor, turns: int, mirrored: bool) -> torch.Tensor:
-    turned = torch.rot90(tile, turns, (-2, -1))
-    return turned.flip(-1) if mirrored else turned
-
-
-def _turned_back(sr: torch.Tensor, turns: int, mirrored: bool) -> torch.Tensor:
-    return torch.rot90(sr.flip(-1) if mirrored else sr, -turns, (-2, -1))
-
-
-def _fault(low: float, high: float, light: float) -> str | None:
-    """What is wrong with a result of these bounds, made of a tile of this mean; None when nothing is.
-
-    "broken": the tile itself has values that are no numbers; "non-finite": the result has; "black" where the
-    tile is not.
-    """
-    if not math.isfinite(light):
-        return "broken"
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "non-finite"
-    # Half a step of 8 bits: nothing of the picture is left.  A tile as dark as two steps may be night.
-    return "black" if high < 0.5 / 255 and light > 2 / 255 else None
