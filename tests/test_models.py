@@ -357,8 +357,8 @@ def test_a_picture_is_finished_a_few_rows_at_a_time(build, monkeypatch):
 
 
 WHOLE_PICTURES = {
-    "rrdbnet": lambda: RRDBNet(4, blocks=1, features=8, growth=4),
-    "srresnet": lambda: SRResNet(4, blocks=1, features=8),
+    "rrdbnet": TINY["rrdbnet-x4"],
+    "srresnet": TINY["srresnet-x4"],
     "swinir": lambda: SwinIR(2, embed_dim=8, depths=(2,), heads=(2,), features=8),
 }
 
@@ -381,7 +381,7 @@ def test_in_bf16_the_picture_itself_is_made_in_float32(name):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_other_types_are_for_all_of_a_network(dtype):
-    network = typed(RRDBNet(4, blocks=1, features=8, growth=4), dtype)
+    network = typed(TINY["rrdbnet-x4"](), dtype)
     assert {weight.dtype for weight in network.parameters()} == {dtype}
 
 

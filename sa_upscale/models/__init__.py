@@ -75,7 +75,7 @@ def typed(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The generator itself, made to compute in `dtype`.
 
     In bfloat16 what it names in `exact_in_bf16` stays in float32: eight bits are too few for the kernels that make the
-    picture, whose rounding shifts the brightness of all of it (up to 0.02 dB).
+    picture, whose rounding shifts the brightness of all of it (up to 0.03 dB).
     """
     exact = getattr(network, "exact_in_bf16", ()) if dtype == torch.bfloat16 else ()
     kept = [copy.deepcopy(network.get_submodule(name)).float() for name in exact]  # before they are rounded
