@@ -50,12 +50,13 @@ class Bench:
     clips: bool = False
 
 
+VID4 = {"calendar": "calendar", "foliage": "foliage"}
 BENCHES = (
     Bench("Set5 x4", 4, "data/bench/Set5/HRx4", {".": "Set5"}, "data/bench/Set5/LRx4"),
     Bench("BSD100 x4", 4, "data/bench/BSD100/HRx4", {".": "BSD100"}, "data/bench/BSD100/LRx4"),
     Bench("Set5 x2", 2, "data/bench/Set5/HRx2", {".": "Set5"}, "data/bench/Set5/LRx2"),
     Bench("Set5 x3", 3, "data/bench/Set5/HRx3", {".": "Set5"}, "data/bench/Set5/LRx3"),
-    Bench("Vid4 x4", 4, "data/bench/Vid4", {"calendar": "calendar", "foliage": "foliage"}, border=8, clips=True),
+    *(Bench(f"Vid4 x{scale}", scale, "data/bench/Vid4", VID4, border=8, clips=True) for scale in (4, 3, 2)),
 )
 
 PUBLIC = """

@@ -181,7 +181,7 @@ def test_impossible_scales_are_a_wrong_command_line(photo, scale):
         (["train", "--config", "compact-x4-fidelity", "-o", "{photo}.run"], 1, "--data"),
         (["evaluate", "--model", "bicubic", "--data", "none"], 1, "none"),
         (["models", "info", "compact-x3"], 1, "did you mean compact-x"),
-        (["models", "fetch", "sa-esrgan-lv-x4"], 1, "not published"),
+        (["models", "fetch", "compact-x3"], 1, "did you mean compact-x"),
     ],
 )
 def test_mistakes_are_one_clear_line(photo, network, arguments, code, message):
